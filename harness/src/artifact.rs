@@ -1,0 +1,94 @@
+//! The artifacts of a verified run and their folder `RUNS_DIR/<scenario>/<seed>/`, and the lines that `verify` prints.
+//! The field names of these lines are stable.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// One run's line on standard output with `--json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunLine {
+    /// Name of the scenario.
+    pub scenario: String,
+    /// The seed.
+    pub seed: u64,
+    /// The mutant's name, or null.
+    pub mutant: Option<String>,
+    /// valid, unknown or invalid.
+    pub verdict: VerdictKind,
+    /// Violations only, by anomaly.
+    pub anomalies: BTreeMap<String, u64>,
+    /// What the guarantee matrix permits, by anomaly.
+    pub allowed: BTreeMap<String, u64>,
+    /// Client operations in the history.
+    pub operations: u64,
+    /// Faults that struck.
+    pub faults: u64,
+    /// 32 hexadecimal digits.
+    pub trace_hash: String,
+    /// Path of the plan file, empty where artifacts were not kept.
+    pub plan: String,
+    /// Length of the run in simulated seconds.
+    pub simulated_seconds: f64,
+    /// Length of the run in real seconds.
+    pub wall_seconds: f64,
+}
+
+/// The last line of `verify --json`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SummaryLine {
+    /// Always true; tells this line from the others.
+    pub summary: bool,
+    /// Runs in all.
+    pub runs: u64,
+    /// Of them valid.
+    pub valid: u64,
+    /// Of them unknown.
+    pub unknown: u64,
+    /// Of them invalid.
+    pub invalid: u64,
+    /// Countable events of all runs, by name.
+    pub events: BTreeMap<String, u64>,
+}
+
+/// The verdict, in order of severity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VerdictKind {
+    /// Every guarantee was checked and held.
+    Valid,
+    /// Something could not be judged.
+    Unknown,
+    /// A guarantee was broken.
+    Invalid,
+}
+
+/// One line of `mutants run --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MutantLine {
+    /// The mutant's name.
+    pub mutant: String,
+    /// easy, medium or hard.
+    pub grade: String,
+    /// Whether a violation that it causes was found.
+    pub caught: bool,
+    /// The anomaly by which it was caught, or null.
+    pub anomaly: Option<String>,
+    /// Seeds tried, the catching one included.
+    pub seeds_tried: u64,
+    /// Real seconds.
+    pub wall_seconds: f64,
+}
+
+/// The last line of `mutants run --json`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct MutantSummary {
+    /// Always true.
+    pub summary: bool,
+    /// Mutants in all.
+    pub mutants: u64,
+    /// Of them caught.
+    pub caught: u64,
+    /// Violations on the clean broker under the same seeds.
+    pub false_alarms: u64,
+}

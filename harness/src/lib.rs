@@ -1,0 +1,13 @@
+//! The judge: plans, histories, the simulated world, the checkers, measuring, and process supervision.
+//! Start at `plan` for what a run is made from, `history` for what it leaves, `check` for how it is judged.
+//! Not here: any code of the reference broker, and any native library.
+
+pub mod artifact;
+pub mod check;
+pub mod driver;
+pub mod history;
+pub mod measure;
+pub mod plan;
+pub mod process;
+pub mod sim;
+pub mod workload;

@@ -1,0 +1,138 @@
+//! What a measurement leaves: rows, ratios, spectra, sweeps and the manifest. Reports read it, benches write it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that one bench run found.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct BenchResult {
+    /// The plan's name.
+    pub plan: String,
+    /// What the plan does, in a sentence.
+    pub title: String,
+    /// Machine, versions, settings, command line: name to value, in order of the name.
+    pub manifest: BTreeMap<String, String>,
+    /// One value per system and metric.
+    pub rows: Vec<MetricRow>,
+    /// Ratios of two systems from interleaved blocks.
+    pub ratios: Vec<RatioRow>,
+    /// Latency spectra.
+    pub spectra: Vec<Spectrum>,
+    /// Sweeps over a variable.
+    pub sweeps: Vec<Sweep>,
+    /// The verdict on each system's messages of this run.
+    pub verdicts: Vec<SystemVerdict>,
+    /// Things a reader must know: classes that differ, client-bound figures, what was not measured and why.
+    pub remarks: Vec<String>,
+}
+
+/// One value of one system.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MetricRow {
+    /// The plan's name.
+    pub plan: String,
+    /// The system's name.
+    pub system: String,
+    /// The metric, from `METRICS`.
+    pub metric: String,
+    /// Its unit.
+    pub unit: String,
+    /// The value: the median over blocks.
+    pub value: f64,
+    /// Lower end of the 95 % interval.
+    pub low: f64,
+    /// Upper end of the 95 % interval.
+    pub high: f64,
+}
+
+/// A ratio of two systems, each block pair giving one; oriented as named: first over second.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RatioRow {
+    /// The plan's name.
+    pub plan: String,
+    /// The metric, from `METRICS`.
+    pub metric: String,
+    /// Numerator and denominator.
+    pub ratio_of: [String; 2],
+    /// Median ratio.
+    pub ratio: f64,
+    /// Lower end of the 95 % interval.
+    pub low: f64,
+    /// Upper end of the 95 % interval.
+    pub high: f64,
+}
+
+/// A latency spectrum.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spectrum {
+    /// The system's name.
+    pub system: String,
+    /// What was timed, for example `end to end`.
+    pub what: String,
+    /// (percentile 0–100, nanoseconds), only percentiles with at least ten samples beyond them, then the maximum at 100.
+    pub points: Vec<(f64, u64)>,
+    /// Samples.
+    pub count: u64,
+}
+
+/// A sweep of one system.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sweep {
+    /// The system's name, with its layout where it has several.
+    pub system: String,
+    /// The variable, for example `queues`.
+    pub variable: String,
+    /// The metric, from `METRICS`.
+    pub metric: String,
+    /// Its unit.
+    pub unit: String,
+    /// Points in order of `x`.
+    pub points: Vec<SweepPoint>,
+    /// Why it stopped, where it stopped before the plan's last point.
+    pub stopped: Option<String>,
+}
+
+/// A point of a sweep.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SweepPoint {
+    /// The variable's value.
+    pub x: f64,
+    /// Median.
+    pub value: f64,
+    /// Lower end of the 95 % interval.
+    pub low: f64,
+    /// Upper end of the 95 % interval.
+    pub high: f64,
+    /// Records per batch that the broker saw on average.
+    pub records_per_batch: f64,
+}
+
+/// The verdict on one system's messages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SystemVerdict {
+    /// The system's name.
+    pub system: String,
+    /// valid, unknown or invalid.
+    pub verdict: String,
+    /// Messages acknowledged and also consumed.
+    pub verified_messages: u64,
+    /// Anomaly to count.
+    pub anomalies: BTreeMap<String, u64>,
+    /// Durability class: memory, page cache, fsync before ack, replicated.
+    pub durability: String,
+}
+
+/// Metric, unit, and whether more is better. Names are stable.
+pub const METRICS: &[(&str, &str, bool)] = &[
+    ("produce_records_per_second", "records/s", true),
+    ("consume_records_per_second", "records/s", true),
+    ("broker_cpu_ns_per_message", "ns", false),
+    ("broker_resident_bytes", "bytes", false),
+    ("end_to_end_p50_ns", "ns", false),
+    ("end_to_end_p99_ns", "ns", false),
+    ("end_to_end_p999_ns", "ns", false),
+    ("end_to_end_max_ns", "ns", false),
+    ("schedule_lag_p99_ns", "ns", false),
+    ("client_headroom", "ratio", true),
+];

@@ -1,0 +1,377 @@
+//! A plan is data: cluster, settings, client operations and faults of one run, written before the run.
+//! A run is a function of (commit, plan). Scenarios (`scenario`) plus a seed sample plans (`sample`);
+//! replaying and shrinking edit plans, never seeds.
+
+pub mod draws;
+pub mod sample;
+pub mod scenario;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::history::{OffsetQuery, Queue, SeekTarget};
+
+/// The version of the schema that this code writes.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Everything that decides a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// `SCHEMA_VERSION` of the writer.
+    pub schema: u32,
+    /// Name of the scenario that it was sampled from.
+    pub scenario: String,
+    /// The seed that it was sampled with.
+    pub seed: u64,
+    /// Salt of every draw made while the plan runs (`draws::Draws`).
+    pub salt: u64,
+    /// Name of the deliberate bug that the nodes get, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mutant: Option<String>,
+    /// The simulated world's knobs.
+    pub world: World,
+    /// Settings of every broker node, as its command line names them (`flush`, `layout`, `segment-bytes`, …).
+    pub settings: BTreeMap<String, String>,
+    /// Topics, created before the clients start unless `auto_created`.
+    pub topics: Vec<Topic>,
+    /// Clients with their operations.
+    pub clients: Vec<Client>,
+    /// Faults, in no particular order.
+    pub faults: Vec<Fault>,
+    /// The trace hash of a recorded run of this plan, where there is one (32 hexadecimal digits).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded_trace: Option<String>,
+}
+
+/// Knobs of the simulated world. A replay never changes them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct World {
+    /// Broker nodes, 1 to 8.
+    pub nodes: u32,
+    /// Simulation step in whole milliseconds.
+    pub tick_ms: u64,
+    /// Fixed one-way latency between hosts, in milliseconds.
+    pub latency_ms: u64,
+    /// Largest extra latency drawn per written chunk, in milliseconds.
+    pub jitter_ms: u64,
+    /// Time that a sync of a file takes, in microseconds, before jitter.
+    pub sync_us: u64,
+    /// End of the safety phase at the latest, in milliseconds since the run began; at most 30,000.
+    pub safety_ms: u64,
+    /// Bound of the liveness phase, in milliseconds.
+    pub liveness_ms: u64,
+    /// Size of each node's disk in bytes.
+    pub disk_bytes: u64,
+}
+
+/// A topic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Topic {
+    /// Its name.
+    pub name: String,
+    /// Number of partitions.
+    pub queues: u32,
+    /// Settings given at its creation (`retention.ms`, …).
+    #[serde(default)]
+    pub config: BTreeMap<String, String>,
+    /// Whether nobody creates it beforehand, so that the first Metadata request does.
+    #[serde(default)]
+    pub auto_created: bool,
+}
+
+/// A client: a host of its own in the simulated world.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Client {
+    /// What kind of client it is.
+    pub role: Role,
+    /// What it does, in order; an operation starts at its time or when the ones before it allow, whichever is later.
+    pub operations: Vec<PlannedOperation>,
+}
+
+/// What kind of client it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", tag = "is")]
+pub enum Role {
+    /// Sends batches.
+    Producer {
+        /// -1 all, 1 leader, 0 none.
+        acks: i8,
+        /// Whether it uses the idempotent producer's sequence numbers.
+        idempotent: bool,
+        /// Requests in flight at most, 1 to 5.
+        in_flight: u32,
+        /// Sends of one batch at most before its outcome is unknown (or refused, if all were refused).
+        attempts: u32,
+        /// Time-out of one attempt in milliseconds.
+        request_timeout_ms: u64,
+    },
+    /// Reads queues that it was assigned, from the beginning, in order.
+    Consumer {
+        /// Its queues.
+        queues: Vec<Queue>,
+        /// Time-out of one request in milliseconds.
+        request_timeout_ms: u64,
+        /// Upper bound of one fetch's answer, in bytes.
+        fetch_max_bytes: u32,
+    },
+}
+
+/// An operation and its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedOperation {
+    /// Earliest start, in milliseconds since the run began.
+    pub at_ms: u64,
+    /// What to do.
+    #[serde(rename = "do")]
+    pub action: ClientAction,
+}
+
+/// What a client does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", tag = "call")]
+pub enum ClientAction {
+    /// Send one batch; its values are the producer's next on the queue.
+    Produce {
+        /// The queue.
+        queue: Queue,
+        /// Number of records.
+        records: u32,
+        /// Length of each record's value in bytes, at least 24.
+        value_bytes: u32,
+        /// Timestamp of the first record relative to the run's wall clock at its send, in milliseconds; may be negative.
+        timestamp_shift_ms: i64,
+        /// Step between the records' timestamps in milliseconds; may be negative.
+        timestamp_step_ms: i64,
+    },
+    /// Poll once.
+    Poll {
+        /// Longest wait in milliseconds.
+        max_wait_ms: u32,
+        /// Bytes that the broker waits for.
+        min_bytes: u32,
+    },
+    /// Set the position.
+    Seek {
+        /// The queue.
+        queue: Queue,
+        /// Where to.
+        to: SeekTarget,
+    },
+    /// Ask for an offset. A timestamp here is relative to the run's start, in milliseconds.
+    ListOffset {
+        /// The queue.
+        queue: Queue,
+        /// What to ask.
+        query: OffsetQuery,
+    },
+    /// Delete records up to the middle between the log start and the high watermark that the client knows.
+    DeleteRecords {
+        /// The queue.
+        queue: Queue,
+    },
+}
+
+/// A fault.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// When it strikes.
+    pub trigger: Trigger,
+    /// What it does.
+    pub action: FaultAction,
+    /// Its own salt: which sectors tear, which byte flips.
+    pub salt: u64,
+}
+
+/// When a fault strikes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", tag = "when")]
+pub enum Trigger {
+    /// At a time.
+    At {
+        /// Milliseconds since the run began.
+        at_ms: u64,
+    },
+    /// When a node stands at a named point for the n-th time since the trigger was armed.
+    Point {
+        /// The point's name, as the broker tells it to its observer.
+        name: String,
+        /// The node.
+        node: u32,
+        /// The occurrence, from 1, counted from `armed_ms` on.
+        occurrence: u32,
+        /// Milliseconds since the run began.
+        armed_ms: u64,
+    },
+}
+
+/// One end of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Endpoint {
+    /// A broker node, from 0.
+    Node(u32),
+    /// A client of the plan, from 0.
+    Client(u32),
+    /// Every client.
+    AnyClient,
+    /// Every node.
+    AnyNode,
+}
+
+/// What a rule does to the bytes of one direction while it is active. Bytes are queued and never vanish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "rule")]
+pub enum LinkRule {
+    /// Nothing passes until the rule ends.
+    Hold,
+    /// Everything passes later by so much.
+    Delay {
+        /// Milliseconds.
+        delay_ms: u64,
+    },
+    /// Nothing passes, and after a while the connection is reset.
+    Cut {
+        /// Milliseconds from the first byte held to the reset.
+        reset_after_ms: u64,
+    },
+}
+
+/// What a fault does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", tag = "fault")]
+pub enum FaultAction {
+    /// `kill -9`: the page cache survives.
+    Kill {
+        /// The node.
+        node: u32,
+        /// Time until it is started again.
+        restart_after_ms: u64,
+    },
+    /// Unsynced bytes may be lost, sector by sector.
+    PowerLoss {
+        /// The node.
+        node: u32,
+        /// Time until it is started again.
+        restart_after_ms: u64,
+    },
+    /// A clean stop (as by SIGTERM) and a start.
+    Restart {
+        /// The node.
+        node: u32,
+        /// Time until it is started again.
+        restart_after_ms: u64,
+    },
+    /// A rule on a link, one direction.
+    Link {
+        /// The sending end.
+        from: Endpoint,
+        /// The receiving end.
+        to: Endpoint,
+        /// The rule.
+        #[serde(flatten)]
+        rule: LinkRule,
+        /// How long it stays active.
+        duration_ms: u64,
+        /// Only requests with this API key, or answers to them; then `nth` (from 1) says which of them, counted while active.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        only: Option<OnlyRequest>,
+    },
+    /// Reads and writes of the node's disk fail with EIO.
+    DiskError {
+        /// The node.
+        node: u32,
+        /// How many operations fail.
+        operations: u32,
+        /// Which of them.
+        on: DiskOperation,
+    },
+    /// No space left, until the duration is over.
+    DiskFull {
+        /// The node.
+        node: u32,
+        /// How long.
+        duration_ms: u64,
+    },
+    /// Syncs take longer.
+    DiskSlow {
+        /// The node.
+        node: u32,
+        /// Added to each sync.
+        delay_ms: u64,
+        /// How long.
+        duration_ms: u64,
+    },
+    /// One bit of a file's durable and volatile content flips.
+    BitFlip {
+        /// The node.
+        node: u32,
+    },
+}
+
+/// A single request of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnlyRequest {
+    /// Kafka's API key.
+    pub api_key: i16,
+    /// Which of them, from 1, counted while the rule is active.
+    pub nth: u32,
+}
+
+/// A disk operation that can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskOperation {
+    /// Reads.
+    Read,
+    /// Writes.
+    Write,
+    /// Syncs of a file; a failed sync leaves the pages clean and showing the new bytes.
+    Sync,
+}
+
+impl FaultAction {
+    /// The fault's class, as scenarios and the guarantee matrix name it.
+    pub fn class(&self) -> &'static str {
+        match self {
+            FaultAction::Kill { .. } => "kill",
+            FaultAction::PowerLoss { .. } => "power-loss",
+            FaultAction::Restart { .. } => "restart",
+            FaultAction::Link { only: Some(_), .. } => "one-request",
+            FaultAction::Link { rule, .. } => match rule {
+                LinkRule::Hold => "link-hold",
+                LinkRule::Delay { .. } => "link-delay",
+                LinkRule::Cut { .. } => "link-cut",
+            },
+            FaultAction::DiskError { on, .. } => match on {
+                DiskOperation::Read => "disk-read-error",
+                DiskOperation::Write => "disk-write-error",
+                DiskOperation::Sync => "sync-error",
+            },
+            FaultAction::DiskFull { .. } => "disk-full",
+            FaultAction::DiskSlow { .. } => "disk-slow",
+            FaultAction::BitFlip { .. } => "bit-flip",
+        }
+    }
+}
+
+impl Plan {
+    /// Client operations in all.
+    pub fn operation_count(&self) -> usize {
+        self.clients.iter().map(|client| client.operations.len()).sum()
+    }
+
+    /// Classes of fault that the plan contains, sorted, each once.
+    pub fn fault_classes(&self) -> Vec<&'static str> {
+        let mut classes: Vec<_> = self.faults.iter().map(|fault| fault.action.class()).collect();
+        classes.sort_unstable();
+        classes.dedup();
+        classes
+    }
+}
