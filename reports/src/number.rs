@@ -1,4 +1,5 @@
-//! Numbers as people read them: three significant digits, a unit that fits, thousands separated.
+//! Numbers as people read them: three significant digits, a unit that fits (held by a space that does not break),
+//! thousands separated.
 //! Not here: any rounding of what is stored; the data beside each chart keeps every digit.
 
 /// A whole number with thousands separated by commas.
@@ -36,11 +37,11 @@ fn grouped_signed(value: f64) -> String {
 
 /// A value with an SI prefix: `1.84 M`, `920 k`, `12`.
 pub(crate) fn si(value: f64) -> String {
-    const STEPS: [(f64, &str); 4] = [(1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")];
+    const STEPS: [(f64, &str); 4] = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
     for (step, prefix) in STEPS {
         // 999,500 rounds to 1,000 k, which reads better as 1 M.
         if value.abs() >= step * 0.9995 {
-            return format!("{}{prefix}", significant(value / step));
+            return format!("{}\u{a0}{prefix}", significant(value / step));
         }
     }
     significant(value)
@@ -51,10 +52,10 @@ pub(crate) fn duration(nanoseconds: f64) -> String {
     const STEPS: [(f64, &str); 3] = [(1e9, "s"), (1e6, "ms"), (1e3, "µs")];
     for (step, unit) in STEPS {
         if nanoseconds.abs() >= step * 0.9995 {
-            return format!("{} {unit}", significant(nanoseconds / step));
+            return format!("{}\u{a0}{unit}", significant(nanoseconds / step));
         }
     }
-    format!("{} ns", significant(nanoseconds))
+    format!("{}\u{a0}ns", significant(nanoseconds))
 }
 
 /// A size given in bytes.
@@ -63,10 +64,10 @@ pub(crate) fn bytes(value: f64) -> String {
         [((1u64 << 30) as f64, "GiB"), ((1u64 << 20) as f64, "MiB"), ((1u64 << 10) as f64, "KiB")];
     for (step, unit) in STEPS {
         if value.abs() >= step {
-            return format!("{} {unit}", significant(value / step));
+            return format!("{}\u{a0}{unit}", significant(value / step));
         }
     }
-    format!("{} B", significant(value))
+    format!("{}\u{a0}B", significant(value))
 }
 
 /// A value in its unit, as a metric names it.
@@ -74,16 +75,16 @@ pub(crate) fn quantity(value: f64, unit: &str) -> String {
     match unit {
         "ns" => duration(value),
         "bytes" => bytes(value),
-        "ratio" => format!("{} ×", significant(value)),
+        "ratio" => format!("{}\u{a0}×", significant(value)),
         "" => si(value),
-        other => format!("{} {other}", si(value)),
+        other => format!("{}\u{a0}{other}", si(value)),
     }
 }
 
 /// A percentile with as many nines as it has.
 pub(crate) fn percentile(value: f64) -> String {
     let written = format!("{value:.6}");
-    format!("{} %", written.trim_end_matches('0').trim_end_matches('.'))
+    format!("{}\u{a0}%", written.trim_end_matches('0').trim_end_matches('.'))
 }
 
 /// A count with its noun: `1 run`, `12 runs`.
@@ -122,7 +123,7 @@ mod tests {
             (counted(1, "run", "runs"), "1 run"),
         ];
         for (written, expected) in cases {
-            assert_eq!(written, expected);
+            assert_eq!(&written.replace('\u{a0}', " "), expected);
         }
     }
 }

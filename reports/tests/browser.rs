@@ -1,6 +1,6 @@
 //! The page in a real browser, where a Chromium is found on PATH: it is not blank, and nothing overflows to the side,
 //! in a wide and a narrow window, in light and in dark. Without a browser only the page's text is checked.
-//! A picture of each is left in the folder that MQASSAY_KEEP_SCREENSHOTS names, if set.
+//! The page and a picture of each are left in the folder that MQASSAY_KEEP_SCREENSHOTS names, if set.
 
 mod fixture;
 
@@ -29,6 +29,7 @@ fn a_browser_shows_the_page_without_overflow() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("report.html");
     std::fs::write(&file, &page).expect("the page is written");
+    keep("report.html", page.as_bytes());
     std::fs::write(folder.path().join("probed.html"), format!("{page}{PROBE}")).expect("the probe is written");
     let blank = folder.path().join("blank.html");
     std::fs::write(&blank, "<!doctype html><title>blank</title>").expect("the blank page is written");
@@ -43,7 +44,7 @@ fn a_browser_shows_the_page_without_overflow() {
                 shown.len(),
                 empty.len()
             );
-            keep(&shown, width, is_dark);
+            keep(&format!("report-{width}-{}.png", if is_dark { "dark" } else { "light" }), &shown);
         }
     }
 }
@@ -107,9 +108,8 @@ fn find_browser() -> Option<PathBuf> {
     std::env::split_paths(&path).flat_map(|folder| names.map(|name| folder.join(name))).find(|file| file.is_file())
 }
 
-fn keep(picture: &[u8], width: u32, is_dark: bool) {
+fn keep(name: &str, content: &[u8]) {
     if let Some(folder) = std::env::var_os("MQASSAY_KEEP_SCREENSHOTS") {
-        let name = format!("report-{width}-{}.png", if is_dark { "dark" } else { "light" });
-        std::fs::write(Path::new(&folder).join(name), picture).expect("the picture is kept");
+        std::fs::write(Path::new(&folder).join(name), content).expect("the picture is kept");
     }
 }

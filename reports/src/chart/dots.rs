@@ -97,7 +97,8 @@ fn row_height(width: f64) -> f64 {
 
 fn height(groups: &[Group], width: f64) -> f64 {
     let rows: usize = groups.iter().map(|group| group.dots.len()).sum();
-    groups.len() as f64 * GROUP_TITLE + rows as f64 * row_height(width) + AXIS_FOOT + 6.0
+    let titles = if groups.len() > 1 { groups.len() } else { 0 };
+    titles as f64 * GROUP_TITLE + rows as f64 * row_height(width) + AXIS_FOOT + 6.0
 }
 
 fn draw(canvas: &mut Canvas, groups: &[Group], unit: &str) -> Result<(), ReportError> {
@@ -111,14 +112,17 @@ fn draw(canvas: &mut Canvas, groups: &[Group], unit: &str) -> Result<(), ReportE
     for tick in axis.ticks(if is_narrow { 72.0 } else { 84.0 }) {
         let x = axis.at(tick);
         canvas.line((x, 4.0), (x, bottom), if tick == 0.0 { Paint::Axis } else { Paint::Grid }, 1.0)?;
-        let (align, x) = if is_narrow && tick == 0.0 { (HPos::Left, 0.0) } else { (HPos::Center, x) };
-        canvas.text((x, bottom + 16.0), &number::quantity(tick, unit), align, Paint::Muted, 11.5)?;
+        let label = if tick == 0.0 { "0".to_owned() } else { number::quantity(tick, unit) };
+        canvas.text((x, bottom + 16.0), &label, HPos::Center, Paint::Muted, 11.5)?;
     }
-    let mut y = 0.0;
+    let mut y = 4.0;
     for group in groups {
-        let title_at = if is_narrow { (left + 6.0, y + 18.0) } else { (0.0, y + 20.0) };
-        canvas.text(title_at, &group.title, HPos::Left, Paint::Ink, 13.5)?;
-        y += GROUP_TITLE;
+        // A single group's title would only repeat the chart's.
+        if groups.len() > 1 {
+            let title_at = if is_narrow { (left + 6.0, y + 14.0) } else { (0.0, y + 16.0) };
+            canvas.text(title_at, &group.title, HPos::Left, Paint::Ink, 13.5)?;
+            y += GROUP_TITLE;
+        }
         for dot in &group.dots {
             draw_dot(canvas, &axis, dot, y, unit)?;
             y += row_height(canvas.width);

@@ -92,15 +92,15 @@ fn title(trees: &[Tree]) -> String {
     let open = trees.len() - right.len() - left.len();
     if is_one_pair {
         format!(
-            "{} is ahead of {} in {} of {}, behind in {}, no difference shown in {open}",
+            "Ratios: {} is ahead of {} in {} of {}, behind in {}, no difference shown in {open}",
             first.better_right,
             first.better_left,
             right.len(),
-            number::counted(trees.len() as u64, "ratio", "ratios"),
+            trees.len(),
             left.len()
         )
     } else {
-        format!("{} of {} ratios differ clearly from 1", right.len() + left.len(), trees.len())
+        format!("Ratios: {} of {} differ clearly from 1", right.len() + left.len(), trees.len())
     }
 }
 
@@ -203,7 +203,7 @@ mod tests {
         assert!(!fast.is_clear_of_one());
         assert_eq!(
             title(&[cheap, fast]),
-            "reference is ahead of kafka in 1 of 2 ratios, behind in 0, no difference shown in 1"
+            "Ratios: reference is ahead of kafka in 1 of 2, behind in 0, no difference shown in 1"
         );
     }
 }

@@ -180,6 +180,6 @@ mod tests {
         assert_eq!(curve.line.len(), 3);
         let maximum = curve.maximum.expect("it has a maximum");
         assert!((maximum.0 - 5.0).abs() < 1e-9 && maximum.0 > curve.line[2].0);
-        assert_eq!(title(&[spectrum]), "End to end, p99: reference 1 µs");
+        assert_eq!(title(&[spectrum]), "End to end, p99: reference 1\u{a0}µs");
     }
 }

@@ -63,8 +63,10 @@ fn chart(bench: &BenchResult, sweeps: &[&Sweep], systems: &Systems) -> Result<Op
     }))
 }
 
-/// What is kept from each sweep's first point to its last.
+/// What each sweep keeps of its first value at its last point.
 fn title(sweeps: &[&Sweep]) -> String {
+    let xs = swept_values(sweeps);
+    let (from, to) = (xs[0], xs[xs.len() - 1]);
     let mut kept = Vec::new();
     for sweep in sweeps {
         if let (Some(first), Some(last)) = (sweep.points.first(), sweep.points.last())
@@ -72,12 +74,17 @@ fn title(sweeps: &[&Sweep]) -> String {
             && last.x > first.x
         {
             let share = number::significant((last.value / first.value * 100.0).round());
-            let (from, to) = (number::count(first.x as u64), number::count(last.x as u64));
-            kept.push(format!("{} keeps {share} % from {from} to {to}", sweep.system));
+            let at = if last.x < to { format!(" (at {})", tick_label(last.x)) } else { String::new() };
+            kept.push(format!("{} keeps {share} %{at}", sweep.system));
         }
     }
-    let what = format!("{} over {}", glossary::metric(&sweeps[0].metric), sweeps[0].variable);
-    if kept.is_empty() { what } else { format!("{what}: {}", kept.join(", ")) }
+    let (metric, variable) = (glossary::metric(&sweeps[0].metric), &sweeps[0].variable);
+    let range = format!("{metric} from {} to {} {variable}", tick_label(from), tick_label(to));
+    if kept.is_empty() { range } else { format!("{range}: {}", kept.join("; ")) }
+}
+
+fn tick_label(value: f64) -> String {
+    if value.fract() == 0.0 { number::count(value as u64) } else { number::significant(value) }
 }
 
 fn draw(canvas: &mut Canvas, sweeps: &[&Sweep], ends: (f64, f64), systems: &Systems) -> Result<(), ReportError> {
@@ -90,7 +97,7 @@ fn draw(canvas: &mut Canvas, sweeps: &[&Sweep], ends: (f64, f64), systems: &Syst
     let (low, high) = (xs[0], xs[xs.len() - 1]);
     let pad = if high > low { (high / low).powf(0.03) } else { 2.0 };
     let x = Axis::new(Spread::Logarithmic, (low / pad, high * pad), (upper.left, upper.right));
-    let x_ticks: Vec<Tick> = x.thin(&xs, 44.0).into_iter().map(|tick| (tick, number::significant(tick))).collect();
+    let x_ticks: Vec<Tick> = x.thin(&xs, 44.0).into_iter().map(|tick| (tick, tick_label(tick))).collect();
     let y = Axis::new(Spread::Logarithmic, ends, (upper.bottom, upper.top));
     let y_ticks: Vec<Tick> = y.ticks(30.0).into_iter().map(|tick| (tick, written(tick, &sweeps[0].unit))).collect();
     lines::grid(canvas, upper, (&x, &x_ticks, ""), (&y, &y_ticks, &axis_name(sweeps[0])))?;
