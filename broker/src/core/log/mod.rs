@@ -236,6 +236,10 @@ impl Log {
     ) -> Result<TimestampLookup, ReadError> {
         todo!()
     }
+    /// The largest timestamp of a queue's records below the high watermark, in milliseconds.
+    pub fn largest_timestamp(&self, queue: QueueId) -> Option<i64> {
+        todo!()
+    }
     /// DeleteRecords: the log start that deleting before `before` (-1: the high watermark) gives; nothing moves yet.
     pub fn deletion_target(&self, queue: QueueId, before: Offset) -> Result<Offset, ReadError> {
         todo!()
