@@ -57,11 +57,21 @@ fn durable_file(disk: &SimDisk, path: &str, bytes: &[u8]) -> SimFile {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Write { offset: usize, length: usize, fill: u8 },
-    Truncate { length: usize },
+    Write {
+        offset: usize,
+        length: usize,
+        fill: u8,
+    },
+    Truncate {
+        length: usize,
+    },
     /// A sync is called now and ends after so many further steps.
-    Sync { ends_after: usize },
-    PowerLoss { salt: u64 },
+    Sync {
+        ends_after: usize,
+    },
+    PowerLoss {
+        salt: u64,
+    },
     Kill,
 }
 
