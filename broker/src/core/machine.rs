@@ -184,8 +184,8 @@ impl Core {
         core.adopt_logs(metadata_log, logs, now, effects);
         core.deadlines.insert((now.monotonic + core.config.retention_check, DeadlineOf::Retention));
         if known_cluster.is_none() {
-            // A full disk here shows again at the first topic; the identity is then drawn anew.
-            drop(core.submit(MetadataRecord::ClusterNamed { cluster }, None, now, effects));
+            let named = core.submit(MetadataRecord::ClusterNamed { cluster }, None, now, effects);
+            assert!(named.is_ok(), "a log that was just recovered is online");
         }
         Ok(core)
     }
@@ -403,7 +403,7 @@ impl Core {
             self.deadlines.pop_first();
             match of {
                 DeadlineOf::Retention => {
-                    effects.events.push((points::EVENT_RETENTION_CHECK, 1));
+                    effects.events.push((points::RETENTION_CHECK, 1));
                     for log in self.logs.values_mut() {
                         log.retain(now, &mut effects.disk);
                     }

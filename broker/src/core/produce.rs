@@ -192,7 +192,7 @@ impl Core {
                 (appended.base_offset, appended.end)
             }
             Err(AppendError::Duplicate { base_offset, end }) => {
-                effects.events.push((points::EVENT_DUPLICATE_REFUSED, 1));
+                effects.events.push((points::DUPLICATE_REFUSED, 1));
                 (base_offset, end)
             }
             Err(error) => return Err(append_refused(error)),
