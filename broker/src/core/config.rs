@@ -186,15 +186,16 @@ impl NodeConfig {
 
     fn set_node(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
         let refused = |wanted| ConfigError::Invalid { name: name.to_owned(), value: value.to_owned(), wanted };
-        let count = |minimum: u64, maximum: u64| {
-            value.parse::<u64>().ok().filter(|count| (minimum..=maximum).contains(count))
-        };
+        let count =
+            |minimum: u64, maximum: u64| value.parse::<u64>().ok().filter(|count| (minimum..=maximum).contains(count));
         match name {
             "node-id" => {
                 let parsed = value.parse().ok().filter(|id| *id >= 0);
                 self.node_id = parsed.ok_or_else(|| refused("a number from 0 below 2^31"))?;
             }
-            "listen" => self.listen = value.parse().map_err(|_| refused("an address and port, as in 127.0.0.1:9092"))?,
+            "listen" => {
+                self.listen = value.parse().map_err(|_| refused("an address and port, as in 127.0.0.1:9092"))?
+            }
             "advertised" => {
                 let parsed = value.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
                 let (host, port) = parsed.ok_or_else(|| refused("a host and port, as in broker.example:9092"))?;
@@ -204,7 +205,8 @@ impl NodeConfig {
                 self.tail_cache_bytes = count(0, 1 << 40).ok_or_else(|| refused("bytes up to 2^40"))? as usize;
             }
             "default-partitions" => {
-                let partitions = count(1, u64::from(PARTITIONS_MAX)).ok_or_else(|| refused("a count from 1 to 65536"))?;
+                let partitions =
+                    count(1, u64::from(PARTITIONS_MAX)).ok_or_else(|| refused("a count from 1 to 65536"))?;
                 self.default_partitions = partitions as u32;
             }
             "auto-create-topics" => {
@@ -273,7 +275,8 @@ mod tests {
 
     #[test]
     fn every_value_can_be_set_again() {
-        let config = NodeConfig { advertised: Some(Advertised { host: "h".to_owned(), port: 1 }), ..NodeConfig::tiny() };
+        let config =
+            NodeConfig { advertised: Some(Advertised { host: "h".to_owned(), port: 1 }), ..NodeConfig::tiny() };
         let values = KEYS.map(|key| (key.to_owned(), config.value(key).expect("every key has a value")));
         assert_eq!(NodeConfig::production().with_settings(&values.into()).expect("they were valid"), config);
     }

@@ -129,9 +129,9 @@ impl Core {
                     }
                     result.with_configs(configs)
                 }
-                Err((error, message)) => result
-                    .with_error_code(error.code())
-                    .with_error_message(Some(StrBytes::from_static_str(message))),
+                Err((error, message)) => {
+                    result.with_error_code(error.code()).with_error_message(Some(StrBytes::from_static_str(message)))
+                }
             }
         });
         DescribeConfigsResponse::default().with_results(results.collect())

@@ -191,7 +191,8 @@ impl Core {
         for (topic_index, topic) in request.topics.iter().enumerate() {
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for (partition_index, wanted) in topic.partitions.iter().enumerate() {
-                let name = if by_id { self.metadata.name_of(topic.topic_id.as_u128()) } else { Some(topic.topic.as_str()) };
+                let name =
+                    if by_id { self.metadata.name_of(topic.topic_id.as_u128()) } else { Some(topic.topic.as_str()) };
                 let left = bytes_maximum.saturating_sub(draft.bytes);
                 let result = match name {
                     Some(name) => self.read_partition(name, wanted, left, draft.bytes == 0),

@@ -83,8 +83,7 @@ impl Core {
         for (topic_index, topic) in request.topics.into_iter().enumerate() {
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for (partition_index, wanted) in topic.partitions.iter().enumerate() {
-                let mut answer =
-                    ListOffsetsPartitionResponse::default().with_partition_index(wanted.partition_index);
+                let mut answer = ListOffsetsPartitionResponse::default().with_partition_index(wanted.partition_index);
                 match self.look_up(&topic.name, wanted) {
                     Ok(Looked::Found(found)) => fill(&mut answer, Ok(found)),
                     Ok(Looked::Search(place)) => {

@@ -323,8 +323,7 @@ impl Core {
             let settings = self.log_settings(&class, self.metadata.is_shared(id), siblings);
             let recovered = found.remove(&id).unwrap_or_else(|| Recovered::empty(id));
             let mut log = Log::recovered(settings, self.mutant, recovered, now);
-            let gone: Vec<QueueId> =
-                log.queues().filter(|queue| self.metadata.log_of(*queue) != Some(id)).collect();
+            let gone: Vec<QueueId> = log.queues().filter(|queue| self.metadata.log_of(*queue) != Some(id)).collect();
             gone.into_iter().for_each(|queue| log.remove_queue(queue));
             self.logs.insert(id, log);
         }

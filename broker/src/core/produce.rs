@@ -255,9 +255,7 @@ fn append_refused(error: AppendError) -> Refused {
 fn partition_response(index: i32, result: Result<Accepted, Refused>) -> PartitionProduceResponse {
     let response = PartitionProduceResponse::default().with_index(index);
     match result {
-        Ok(accepted) => {
-            response.with_base_offset(accepted.base_offset.0).with_log_start_offset(accepted.log_start.0)
-        }
+        Ok(accepted) => response.with_base_offset(accepted.base_offset.0).with_log_start_offset(accepted.log_start.0),
         Err(refused) => response
             .with_error_code(refused.error.code())
             .with_base_offset(-1)

@@ -158,8 +158,7 @@ impl TopicSettings {
     pub fn with_overrides(&self, overrides: &BTreeMap<String, String>) -> Result<TopicSettings, SettingError> {
         let mut settings = self.clone();
         for (name, value) in overrides {
-            let setting =
-                TopicSetting::from_name(name).ok_or_else(|| SettingError::Unknown { name: name.clone() })?;
+            let setting = TopicSetting::from_name(name).ok_or_else(|| SettingError::Unknown { name: name.clone() })?;
             settings.set(setting, value)?;
         }
         Ok(settings)
@@ -183,8 +182,7 @@ impl TopicSettings {
     }
 
     fn set(&mut self, setting: TopicSetting, value: &str) -> Result<(), SettingError> {
-        let refused =
-            |wanted| SettingError::Invalid { name: setting.name(), value: value.to_owned(), wanted };
+        let refused = |wanted| SettingError::Invalid { name: setting.name(), value: value.to_owned(), wanted };
         match setting {
             TopicSetting::CleanupPolicy if value == "delete" => {}
             TopicSetting::CleanupPolicy => return Err(refused("`delete` (compaction is not offered)")),
@@ -193,7 +191,9 @@ impl TopicSettings {
                 self.max_message_bytes = parsed.ok_or_else(|| refused("a size in bytes below 2^31"))?;
             }
             TopicSetting::MessageTimestampType if value == "CreateTime" => {}
-            TopicSetting::MessageTimestampType => return Err(refused("`CreateTime` (batches are stored as they come)")),
+            TopicSetting::MessageTimestampType => {
+                return Err(refused("`CreateTime` (batches are stored as they come)"));
+            }
             TopicSetting::MinInsyncReplicas => {
                 let parsed = value.parse().ok().filter(|count| (1..=i32::MAX as u32).contains(count));
                 self.min_insync_replicas = parsed.ok_or_else(|| refused("a count from 1 up"))?;

@@ -98,11 +98,8 @@ impl Core {
                 Some(name) => Some(name.to_string()),
                 None => self.metadata.name_of(topic_id.as_u128()).map(str::to_owned),
             };
-            let unknown = if name.is_some() {
-                ResponseError::UnknownTopicOrPartition
-            } else {
-                ResponseError::UnknownTopicId
-            };
+            let unknown =
+                if name.is_some() { ResponseError::UnknownTopicOrPartition } else { ResponseError::UnknownTopicId };
             let topic = found.as_deref().and_then(|name| self.metadata.topic(name));
             let mut result = DeletableTopicResult::default().with_topic_id(topic_id).with_name(name);
             let submitted = match (topic, found.clone()) {

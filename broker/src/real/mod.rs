@@ -51,8 +51,7 @@ pub fn run_broker(
     ready: impl FnOnce(SocketAddr),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), BrokerExit> {
-    let disk = disk::RealDisk::open(data)
-        .map_err(|source| BrokerExit::Data { path: data.to_path_buf(), source })?;
+    let disk = disk::RealDisk::open(data).map_err(|source| BrokerExit::Data { path: data.to_path_buf(), source })?;
     let ports = Ports {
         disk,
         net: net::TcpNet,
@@ -79,8 +78,7 @@ pub fn run_broker_until_signal(
 ) -> Result<(), BrokerExit> {
     let asked = async {
         // Without handlers the signals keep their default, which ends the process too, only not cleanly.
-        let (Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
         else {
             tracing::warn!("no signal handlers; the broker will end without a last sync");
             return std::future::pending().await;
