@@ -14,15 +14,15 @@ use mqassay_broker::core::config::NodeConfig;
 use mqassay_broker::real::{BrokerExit, run_broker};
 
 /// A broker on a thread of its own.
-pub struct Broker {
-    pub address: SocketAddr,
+pub(crate) struct Broker {
+    pub(crate) address: SocketAddr,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<Result<(), BrokerExit>>>,
 }
 
 impl Broker {
     /// Starts a broker and waits until it welcomes clients, or says why not.
-    pub fn start(config: NodeConfig, data: &Path) -> Result<Broker, BrokerExit> {
+    pub(crate) fn start(config: NodeConfig, data: &Path) -> Result<Broker, BrokerExit> {
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let (ready, is_ready) = mpsc::channel();
         let data = data.to_path_buf();
@@ -39,7 +39,7 @@ impl Broker {
     }
 
     /// Ends the broker cleanly.
-    pub fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         self.end();
     }
 
@@ -60,13 +60,13 @@ impl Drop for Broker {
 }
 
 /// A connection.
-pub struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
     correlation: i32,
 }
 
 impl Client {
-    pub fn dial(broker: &Broker) -> Client {
+    pub(crate) fn dial(broker: &Broker) -> Client {
         let stream = TcpStream::connect(broker.address).expect("the broker listens");
         stream.set_nodelay(true).expect("a TCP socket");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a TCP socket");
@@ -74,13 +74,13 @@ impl Client {
     }
 
     /// Sends a request and waits for its response.
-    pub fn call<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
+    pub(crate) fn call<R: Request>(&mut self, version: i16, request: &R) -> R::Response {
         self.send(version, request);
         self.receive::<R>(version)
     }
 
     /// Sends a request.
-    pub fn send<R: Request>(&mut self, version: i16, request: &R) {
+    pub(crate) fn send<R: Request>(&mut self, version: i16, request: &R) {
         self.correlation += 1;
         let mut frame = BytesMut::new();
         frame.put_i32(0);
@@ -99,7 +99,7 @@ impl Client {
     }
 
     /// Receives the next response.
-    pub fn receive<R: Request>(&mut self, version: i16) -> R::Response {
+    pub(crate) fn receive<R: Request>(&mut self, version: i16) -> R::Response {
         let mut body = self.frame().expect("the connection is open");
         body.advance(4);
         if R::Response::header_version(version) >= 1 {
@@ -111,12 +111,12 @@ impl Client {
     }
 
     /// Sends bytes as they are.
-    pub fn raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the connection is open");
     }
 
     /// The next frame, or none where the broker closed the connection.
-    pub fn frame(&mut self) -> Option<Bytes> {
+    pub(crate) fn frame(&mut self) -> Option<Bytes> {
         let mut length = [0; 4];
         if self.stream.read_exact(&mut length).is_err() {
             return None;
