@@ -201,7 +201,10 @@ pub(crate) struct NewRun {
 pub(crate) fn connect_consumer(target: &SystemTarget, topic: &NewRun) -> Result<BaseConsumer, BenchError> {
     let mut config = base_config(target);
     config
+        // The library assigns queues only to a member of a group. A static member does not tell the coordinator when it
+        // leaves; any other waits 5 s for that at the end of each block where a broker has no coordinator.
         .set("group.id", "mqassay-bench")
+        .set("group.instance.id", "mqassay-bench")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("fetch.wait.max.ms", "100")
