@@ -5,9 +5,11 @@
 pub mod artifact;
 pub mod check;
 pub mod driver;
+pub mod guarantee;
 pub mod history;
 pub mod measure;
 pub mod plan;
 pub mod process;
 pub mod sim;
+pub mod systems;
 pub mod workload;

@@ -25,7 +25,7 @@ pub struct Plan {
     pub scenario: String,
     /// The seed that it was sampled with.
     pub seed: u64,
-    /// Salt of every draw made while the plan runs (`draws::Draws`).
+    /// Salt of every draw made while the plan runs (`draws::Draws`); below 2^63, so that TOML can hold it.
     pub salt: u64,
     /// Name of the deliberate bug that the nodes get, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -227,7 +227,7 @@ pub enum Endpoint {
 
 /// What a rule does to the bytes of one direction while it is active. Bytes are queued and never vanish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "rule")]
+#[serde(rename_all = "kebab-case", tag = "is")]
 pub enum LinkRule {
     /// Nothing passes until the rule ends.
     Hold,
@@ -275,7 +275,6 @@ pub enum FaultAction {
         /// The receiving end.
         to: Endpoint,
         /// The rule.
-        #[serde(flatten)]
         rule: LinkRule,
         /// How long it stays active.
         duration_ms: u64,
