@@ -17,6 +17,16 @@ pub const DIRECTORY_SYNCED: &str = "directory-synced";
 pub const RECOVERY_SCANNED: &str = "recovery-scanned";
 /// A snapshot of the metadata is durable.
 pub const SNAPSHOT_WRITTEN: &str = "snapshot-written";
+/// A request was decoded and is about to be decided.
+pub const REQUEST_RECEIVED: &str = "request-received";
+/// A produced batch was written (not synced).
+pub const PRODUCE_APPENDED: &str = "produce-appended";
+/// A fetch waits for records.
+pub const FETCH_PARKED: &str = "fetch-parked";
+/// A metadata record was applied, its effects performed, and nothing answered yet.
+pub const METADATA_APPLIED: &str = "metadata-applied";
+/// An answer is about to be put into its connection's output.
+pub const REPLY_QUEUED: &str = "reply-queued";
 
 /// A log rolled from one segment to the next.
 pub const SEGMENT_ROLL: &str = "segment-roll";
@@ -38,6 +48,10 @@ pub const DISK_FULL: &str = "disk-full";
 pub const COLD_READ: &str = "cold-read";
 /// Windows of idempotent producers were rebuilt; the count is that of producers.
 pub const PRODUCERS_RECOVERED: &str = "producers-recovered";
+/// A retry of a produced batch was recognised and not appended again.
+pub const DUPLICATE_REFUSED: &str = "duplicate-refused";
+/// Retention was applied to all logs.
+pub const RETENTION_CHECK: &str = "retention-check";
 
 /// Every point.
 pub const POINTS: &[&str] = &[
@@ -49,6 +63,11 @@ pub const POINTS: &[&str] = &[
     DIRECTORY_SYNCED,
     RECOVERY_SCANNED,
     SNAPSHOT_WRITTEN,
+    REQUEST_RECEIVED,
+    PRODUCE_APPENDED,
+    FETCH_PARKED,
+    METADATA_APPLIED,
+    REPLY_QUEUED,
 ];
 
 /// Every event.
@@ -63,4 +82,6 @@ pub const EVENTS: &[&str] = &[
     DISK_FULL,
     COLD_READ,
     PRODUCERS_RECOVERED,
+    DUPLICATE_REFUSED,
+    RETENTION_CHECK,
 ];
