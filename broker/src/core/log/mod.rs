@@ -176,11 +176,6 @@ impl Log {
         &self.settings
     }
 
-    /// Replaces the settings; what is stored stays as it is until the next roll or retention.
-    pub fn change_settings(&mut self, settings: LogSettings) {
-        self.settings = settings;
-    }
-
     /// Whether appends are taken: not while the log waits for room on its disk.
     pub fn is_online(&self) -> bool {
         self.availability == Availability::Online
