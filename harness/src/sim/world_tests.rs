@@ -307,6 +307,31 @@ fn what_was_held_arrives_whole_and_in_order() {
 }
 
 #[test]
+fn the_end_of_a_stream_is_held_like_its_bytes() {
+    let mut world = World::new(&plan(vec![at(200, link(NODE, CLIENT, LinkRule::Hold, 500))])).unwrap();
+    let software = |node: SimNode| async move {
+        let mut listener = node.net.listen(([0, 0, 0, 0], NODE_PORT).into()).await.map_err(failed)?;
+        let accepted = listener.accept().await.map_err(failed)?;
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        drop(accepted);
+        std::future::pending().await
+    };
+    world.add_node(0, software).unwrap();
+    let ended = Rc::new(RefCell::new(0));
+    let shared = ended.clone();
+    let software = move |client: SimClient| async move {
+        let mut stream = client.net.dial("node-0:9092").await.expect("nothing holds the dial");
+        assert_eq!(stream.read(&mut [0; 10]).await.expect("it was closed cleanly"), 0);
+        *shared.borrow_mut() = client.clock.monotonic().as_millis() as u64;
+        Ok(())
+    };
+    world.add_client(0, software).unwrap();
+    world.run(Control::default()).unwrap();
+    let ended = *ended.borrow();
+    assert!((700..=720).contains(&ended), "{ended}");
+}
+
+#[test]
 fn one_request_or_its_answer_is_delayed_alone() {
     for (from, to) in [(CLIENT, NODE), (NODE, CLIENT)] {
         let only = Some(OnlyRequest { api_key: 1, nth: 3 });
