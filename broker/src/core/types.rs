@@ -67,6 +67,11 @@ impl QueueId {
 impl ProducerId {
     /// No idempotent producer.
     pub const NONE: ProducerId = ProducerId(-1);
+
+    /// Whether there is no idempotent producer.
+    pub fn is_none(self) -> bool {
+        self == ProducerId::NONE
+    }
 }
 
 impl Position {

@@ -34,7 +34,7 @@ pub struct RecoveredSegment {
     pub length: u64,
     /// Largest timestamp of its batches, in milliseconds; -1 is none.
     pub max_timestamp: i64,
-    /// Whether it has a valid index file; only the last segment may lack one.
+    /// Whether it has a valid index file.
     pub sealed: bool,
 }
 
