@@ -39,6 +39,22 @@ pub const COLD_READ: &str = "cold-read";
 /// Windows of idempotent producers were rebuilt; the count is that of producers.
 pub const PRODUCERS_RECOVERED: &str = "producers-recovered";
 
+/// A request was decoded and is about to be decided.
+pub const REQUEST_RECEIVED: &str = "request-received";
+/// A produced batch was written (not synced).
+pub const PRODUCE_APPENDED: &str = "produce-appended";
+/// A fetch waits for records.
+pub const FETCH_PARKED: &str = "fetch-parked";
+/// A metadata record was applied, its effects performed, and nothing answered yet.
+pub const METADATA_APPLIED: &str = "metadata-applied";
+/// An answer was put into a connection's output, not sent yet.
+pub const REPLY_QUEUED: &str = "reply-queued";
+
+/// A retry of a produced batch was recognised and not appended again.
+pub const DUPLICATE_REFUSED: &str = "duplicate-refused";
+/// Retention was applied to all logs.
+pub const RETENTION_CHECK: &str = "retention-check";
+
 /// Every point.
 pub const POINTS: &[&str] = &[
     APPEND_WRITTEN,
@@ -49,6 +65,11 @@ pub const POINTS: &[&str] = &[
     DIRECTORY_SYNCED,
     RECOVERY_SCANNED,
     SNAPSHOT_WRITTEN,
+    REQUEST_RECEIVED,
+    PRODUCE_APPENDED,
+    FETCH_PARKED,
+    METADATA_APPLIED,
+    REPLY_QUEUED,
 ];
 
 /// Every event.
@@ -63,4 +84,6 @@ pub const EVENTS: &[&str] = &[
     DISK_FULL,
     COLD_READ,
     PRODUCERS_RECOVERED,
+    DUPLICATE_REFUSED,
+    RETENTION_CHECK,
 ];

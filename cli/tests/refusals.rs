@@ -3,7 +3,10 @@
 use std::process::{Command, Output};
 
 fn mqassay(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mqassay")).args(arguments).output().expect("the binary that cargo built can be started")
+    Command::new(env!("CARGO_BIN_EXE_mqassay"))
+        .args(arguments)
+        .output()
+        .expect("the binary that cargo built can be started")
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::messages::create_partitions_request::{CreatePartitionsAssignment, CreatePartitionsTopic};
-use kafka_protocol::messages::create_topics_request::{CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::create_topics_request::{
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
+};
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -134,8 +136,7 @@ fn rest(api: Api, version: i16, out: &mut BytesMut) {
         }
         Api::CreatePartitions => {
             let assignment = CreatePartitionsAssignment::default().with_broker_ids(vec![BrokerId(1)]);
-            let topic =
-                CreatePartitionsTopic::default().with_name(name()).with_assignments(Some(vec![assignment]));
+            let topic = CreatePartitionsTopic::default().with_name(name()).with_assignments(Some(vec![assignment]));
             CreatePartitionsRequest::default().with_topics(vec![topic]).encode(out, version)
         }
         Api::DescribeCluster => DescribeClusterRequest::default().encode(out, version),

@@ -112,11 +112,7 @@ fn fit(response: &mut Response, version: i16) {
     }
 }
 
-fn encode_body(
-    response: &Response,
-    version: i16,
-    output: &mut BytesMut,
-) -> Result<(), impl std::fmt::Display + use<>> {
+fn encode_body(response: &Response, version: i16, output: &mut BytesMut) -> Result<(), impl std::fmt::Display + use<>> {
     match response {
         Response::Produce(body) => body.encode(output, version),
         Response::Fetch(body) => body.encode(output, version),

@@ -282,7 +282,8 @@ impl Nemesis {
             Condition::Down { restart_at_us, .. } => restart_at_us.is_none(),
             Condition::Stopping { .. } | Condition::CutOff => false,
         };
-        state.timeline.is_empty() && state.nodes.iter().all(is_up)
+        let is_bound = |deed: &Deed| matches!(deed, Deed::EndStopping { .. });
+        state.timeline.values().all(is_bound) && state.nodes.iter().all(is_up)
     }
 
     /// The safety phase is over: no fault is active or will strike, and every node that is down starts.

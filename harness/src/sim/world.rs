@@ -137,8 +137,7 @@ impl World {
             })
         };
         let drives: Vec<Drive> = (0..plan.world.nodes).map(drive).collect();
-        let nemesis =
-            Nemesis::new(&plan.faults, fabric.clone(), drives, trace.clone(), counters.clone(), time.clone());
+        let nemesis = Nemesis::new(&plan.faults, fabric.clone(), drives, trace.clone(), counters.clone(), time.clone());
         let sim = build_turmoil(plan);
         Ok(World {
             plan: plan.clone(),
@@ -201,11 +200,7 @@ impl World {
             net: self.fabric.client(client),
             clock: SimClock::new(self.time.clone()),
             draws: Draws::new(draw_at(self.plan.salt, "client", u64::from(client), 0)),
-            trace: ActorTrace {
-                trace: self.trace.clone(),
-                time: self.time.clone(),
-                actor: Actor::Client(client),
-            },
+            trace: ActorTrace { trace: self.trace.clone(), time: self.time.clone(), actor: Actor::Client(client) },
             phase: self.phase.clone(),
             operations_done: state.operations_done.clone(),
             counters: self.counters.clone(),

@@ -77,7 +77,7 @@ fn seed(value: Value, queue: Queue, timestamp_ms: i64, length: usize) -> u64 {
 /// One in eight records has no key.
 fn key(seed: u64) -> Option<Bytes> {
     let drawn = xxh3_64_with_seed(b"key", seed);
-    (drawn % 8 != 0).then(|| Bytes::copy_from_slice(&drawn.to_be_bytes()))
+    (!drawn.is_multiple_of(8)).then(|| Bytes::copy_from_slice(&drawn.to_be_bytes()))
 }
 
 /// None to two headers, of which the second has the same name as the first, and the last may be null.

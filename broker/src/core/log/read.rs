@@ -91,6 +91,14 @@ impl Log {
         Ok(TimestampLookup::InBatch { pieces, next_offset: entry.next_offset() })
     }
 
+    /// The largest timestamp of a queue's batches between its log start and its high watermark, in milliseconds.
+    pub fn largest_timestamp(&self, queue: QueueId) -> Option<i64> {
+        let state = self.queues.get(&queue)?;
+        let first = state.entries.partition_point(|e| e.next_offset() <= state.log_start);
+        let below = |e: &&IndexEntry| e.next_offset() <= state.high_watermark;
+        state.entries.range(first..).take_while(below).map(|e| e.max_timestamp).max()
+    }
+
     /// DeleteRecords: the log start that deleting everything below `before` gives (-1: the high watermark).
     /// Nothing moves yet; `apply_log_start` does once the metadata log has recorded it.
     pub fn deletion_target(&self, queue: QueueId, before: Offset) -> Result<Offset, ReadError> {

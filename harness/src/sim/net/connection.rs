@@ -30,7 +30,9 @@ impl Side {
 pub(super) enum Fate {
     Alive,
     /// One end lost its power: nothing arrives, not even an end. Writes seem to work until the other end is back.
-    Severed { was_written: bool },
+    Severed {
+        was_written: bool,
+    },
     /// Reads and writes fail.
     Reset,
 }

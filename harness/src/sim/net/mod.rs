@@ -7,8 +7,6 @@ mod connection;
 mod frames;
 mod link;
 mod stream;
-#[cfg(test)]
-mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
