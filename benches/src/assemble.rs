@@ -21,11 +21,11 @@ pub(crate) fn throughput_sample(block: &ThroughputBlock) -> Sample {
     };
     put("consume_records_per_second", block.consume_records_per_second);
     put("records_per_batch", block.records_per_batch);
-    if block.verification.verified > 0 && block.acknowledged > 0 {
-        let produced = block.acknowledged as f64;
-        put("broker_cpu_ns_per_message", block.cost.map(|cost| cost.cpu_ns / block.verification.verified as f64));
-        put("broker_cpu_produce_ns_per_message", block.cost.map(|cost| cost.produce_cpu_ns / produced));
-    }
+    let cost = block.cost.filter(|_| block.verification.verified > 0 && block.acknowledged > 0);
+    let produce = cost.map(|cost| cost.produce_cpu_ns / block.acknowledged as f64);
+    let consume = cost.map(|cost| cost.consume_cpu_ns / block.verification.verified as f64);
+    put("broker_cpu_produce_ns_per_message", produce);
+    put("broker_cpu_ns_per_message", produce.zip(consume).map(|(produce, consume)| produce + consume));
     put("broker_resident_bytes", block.cost.map(|cost| cost.resident_bytes));
     sample
 }
@@ -45,7 +45,10 @@ pub(crate) fn rate_sample(block: &RateBlock) -> Sample {
         sample.insert("schedule_lag_p99_ns", lag as f64);
     }
     if let Some(cost) = block.cost.filter(|_| block.verification.verified > 0) {
-        sample.insert("broker_cpu_at_rate_ns_per_message", cost.cpu_ns / block.verification.verified as f64);
+        sample.insert(
+            "broker_cpu_at_rate_ns_per_message",
+            (cost.produce_cpu_ns + cost.consume_cpu_ns) / block.verification.verified as f64,
+        );
     }
     sample
 }

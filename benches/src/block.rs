@@ -22,6 +22,7 @@ pub(crate) struct ThroughputBlock {
     pub(crate) consume_records_per_second: Option<f64>,
     pub(crate) cost: Option<Cost>,
     pub(crate) records_per_batch: Option<f64>,
+    /// Records acknowledged while the clock ran.
     pub(crate) acknowledged: u64,
     pub(crate) unsettled: u64,
     pub(crate) first_error: Option<String>,
@@ -47,7 +48,8 @@ pub(crate) struct RateBlock {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cost {
     pub(crate) produce_cpu_ns: f64,
-    pub(crate) cpu_ns: f64,
+    /// 0 in an open-loop block, where produce and consume are one.
+    pub(crate) consume_cpu_ns: f64,
     pub(crate) resident_bytes: f64,
 }
 
@@ -62,6 +64,23 @@ pub(crate) struct Unthrottled {
     pub(crate) batching: Batching,
 }
 
+/// Makes the topic of a block, measures on it, and deletes it again, also where the measurement failed.
+pub(crate) fn on_topic<Block>(
+    target: &SystemTarget,
+    plan: &LoadPlan,
+    admin: &Admin,
+    topic: &NewRun,
+    measure: impl FnOnce() -> Result<Block, BenchError>,
+) -> Result<Block, BenchError> {
+    admin.create(target, topic, plan.flush)?;
+    let measured = measure();
+    let deleted = admin.delete(target, topic);
+    // The first thing that went wrong is the one to tell.
+    let block = measured?;
+    deleted?;
+    Ok(block)
+}
+
 /// Produces unthrottled, then reads everything back.
 pub(crate) fn throughput(
     target: &SystemTarget,
@@ -70,8 +89,8 @@ pub(crate) fn throughput(
     topic: &NewRun,
     load: Unthrottled,
 ) -> Result<ThroughputBlock, BenchError> {
-    admin.create(target, topic, plan.flush)?;
     let producers = connect_producers(target, plan, topic, load.batching)?;
+    let touched = touch_queues(&producers, plan, topic, load).map_err(client_error(target, "touch every queue"))?;
     let before = usage_of(target)?;
     let start_ns = topic.clock.now_ns();
     let send = |producer: LoadProducer, client: u32| send_unthrottled(producer, client, plan, topic, load, start_ns);
@@ -88,13 +107,12 @@ pub(crate) fn throughput(
     let after = usage_of(target)?;
     drop(consumer);
 
-    let acknowledged: u64 = delivered.iter().map(|delivered| delivered.ledger.acknowledged()).sum();
+    let acknowledged = delivered.iter().map(|delivered| delivered.ledger.acknowledged()).sum::<u64>() - touched;
     let (unsettled, first_error) = failures(&delivered);
     let (records, batches) =
         delivered.iter().map(Delivered::batched).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
     let ledgers: Vec<_> = delivered.into_iter().map(|delivered| delivered.ledger).collect();
     let verification = verify::judge(&ledgers, &reader, &ends, unread);
-    admin.delete(target, topic)?;
     Ok(ThroughputBlock {
         produce_records_per_second: per_second(acknowledged, end_ns - start_ns).unwrap_or(0.0),
         consume_records_per_second: times.per_second(),
@@ -115,7 +133,6 @@ pub(crate) fn rate(
     topic: &NewRun,
     load: Rate,
 ) -> Result<RateBlock, BenchError> {
-    admin.create(target, topic, plan.flush)?;
     let batching =
         Batching { linger_ms: load.linger_ms, batch_bytes: load.batch_bytes, batch_records: BATCH_RECORDS_MAXIMUM };
     let producers = connect_producers(target, plan, topic, batching)?;
@@ -153,7 +170,6 @@ pub(crate) fn rate(
     let (unsettled, first_error) = failures(&delivered);
     let ledgers: Vec<_> = delivered.into_iter().map(|delivered| delivered.ledger).collect();
     let verification = verify::judge(&ledgers, &reader, &ends, unread);
-    admin.delete(target, topic)?;
     tracing::debug!(sent, achieved_share, "open-loop block");
     Ok(RateBlock {
         response: latencies.response,
@@ -205,6 +221,28 @@ fn on_threads(
         };
         threads.into_iter().map(finish).collect()
     })
+}
+
+/// Sends one batch to every queue before the clock starts: a queue's first batch creates its files and its state, and a
+/// short block over many queues would measure little else. Gives how many records were acknowledged.
+fn touch_queues(
+    producers: &[LoadProducer],
+    plan: &LoadPlan,
+    topic: &NewRun,
+    load: Unthrottled,
+) -> Result<u64, rdkafka::error::KafkaError> {
+    let mut writer = PayloadWriter::new(topic.run, plan.record_bytes);
+    for queue in 0..load.queues {
+        let client = queue % plan.producers;
+        let producer = &producers[client as usize];
+        for _ in 0..load.run_length {
+            let (sequence, now_ns) = (producer.next_sequence(queue), topic.clock.now_ns());
+            let stamp = Stamp { client, queue, sequence, intended_ns: now_ns, sent_ns: now_ns };
+            producer.send(queue, sequence, writer.write(stamp))?;
+        }
+        producer.serve();
+    }
+    producers.iter().map(LoadProducer::settle).sum()
 }
 
 fn send_unthrottled(
@@ -330,7 +368,7 @@ fn cost_of(before: Option<Usage>, between: Option<Usage>, after: Option<Usage>) 
     let (before, between, after) = (before?, between?, after?);
     Some(Cost {
         produce_cpu_ns: between.cpu_ns.saturating_sub(before.cpu_ns) as f64,
-        cpu_ns: after.cpu_ns.saturating_sub(before.cpu_ns) as f64,
+        consume_cpu_ns: after.cpu_ns.saturating_sub(between.cpu_ns) as f64,
         resident_bytes: between.resident_bytes.max(after.resident_bytes) as f64,
     })
 }

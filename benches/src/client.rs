@@ -135,6 +135,12 @@ impl LoadProducer {
         }
     }
 
+    /// Waits until everything handed over so far has its outcome, and gives how many records were acknowledged.
+    pub(crate) fn settle(&self) -> Result<u64, KafkaError> {
+        self.producer.flush(SETTLE_PATIENCE)?;
+        Ok(lock(&self.delivered).ledger.acknowledged())
+    }
+
     /// Serves delivery reports that are there, without waiting.
     pub(crate) fn serve(&self) {
         self.producer.poll(Duration::ZERO);
@@ -142,7 +148,7 @@ impl LoadProducer {
 
     /// Waits until everything handed over has its outcome, and gives what was delivered.
     pub(crate) fn finish(self) -> Result<Delivered, KafkaError> {
-        self.producer.flush(PATIENCE)?;
+        self.producer.flush(SETTLE_PATIENCE)?;
         drop(self.producer);
         let delivered = Arc::into_inner(self.delivered).expect("the producer held the only other reference");
         Ok(delivered.into_inner().unwrap_or_else(PoisonError::into_inner))
@@ -195,7 +201,10 @@ pub(crate) struct NewRun {
 pub(crate) fn connect_consumer(target: &SystemTarget, topic: &NewRun) -> Result<BaseConsumer, BenchError> {
     let mut config = base_config(target);
     config
+        // The library assigns queues only to a member of a group. A static member does not tell the coordinator when it
+        // leaves; any other waits 5 s for that at the end of each block where a broker has no coordinator.
         .set("group.id", "mqassay-bench")
+        .set("group.instance.id", "mqassay-bench")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("fetch.wait.max.ms", "100")
@@ -358,6 +367,8 @@ fn lock(delivered: &Mutex<Delivered>) -> std::sync::MutexGuard<'_, Delivered> {
 
 /// How long one step may take before the run gives up.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long what a producer holds may take to be acknowledged.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a consumer that knows where the end is may see nothing before it gives up.
 const IDLE_PATIENCE: Duration = Duration::from_secs(5);
 const QUEUED_RECORDS_MAXIMUM: u32 = 200_000;

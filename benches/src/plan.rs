@@ -272,6 +272,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("quick", include_str!("../plans/quick.toml")),
     ("compare", include_str!("../plans/compare.toml")),
     ("queues", include_str!("../plans/queues.toml")),
+    ("queues-quick", include_str!("../plans/queues-quick.toml")),
 ];
 
 #[cfg(test)]

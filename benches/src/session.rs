@@ -88,6 +88,8 @@ impl<'a> Session<'a> {
             + plan.throughput.map_or(0, |load| load.pairs)
             + plan.rate.map_or(0, |load| load.pairs)
             + plan.sweep.as_ref().map_or(0, |sweep| sweep.pairs * sweep.queues.len() as u32);
+        let null_sinks =
+            u32::from(plan.throughput.is_some()) + plan.sweep.as_ref().map_or(0, |sweep| sweep.queues.len() as u32);
         let tally = Tally { verdict: VerdictKind::Valid, verified: 0, anomalies: BTreeMap::new() };
         Ok(Session {
             plan,
@@ -96,7 +98,7 @@ impl<'a> Session<'a> {
             progress,
             salt: now.as_nanos() as u64,
             blocks_done: 0,
-            blocks_total: blocks * count + u32::from(plan.throughput.is_some()),
+            blocks_total: blocks * count + null_sinks,
             verdicts: vec![tally; systems.len()],
             result,
         })
@@ -109,9 +111,9 @@ impl<'a> Session<'a> {
             let load = self.warm_up_load(warm_up);
             while costs.len() < warm_up.windows_maximum as usize {
                 let block = self.unthrottled(index, load, "warm-up")?;
-                let per_message = |cost: block::Cost| cost.cpu_ns / block.acknowledged.max(1) as f64;
+                let cpu_ns = assemble::throughput_sample(&block).get("broker_cpu_ns_per_message").copied();
                 // A system whose CPU cannot be read is steady when its rate is.
-                costs.push(block.cost.map_or(1e9 / block.produce_records_per_second.max(1.0), per_message));
+                costs.push(cpu_ns.unwrap_or(1e9 / block.produce_records_per_second.max(1.0)));
                 if steady::steady_from(&costs, warm_up.change_maximum).is_some() {
                     break;
                 }
@@ -145,19 +147,13 @@ impl<'a> Session<'a> {
         self.headroom(unthrottled)
     }
 
-    /// The same client and load against a broker in memory that does nothing: how much of the figure is the client's.
+    /// How much of the produce figure is the client's own: the null sink's over the measured.
     fn headroom(&mut self, load: Unthrottled) -> Result<(), BenchError> {
-        let sink = FakeBroker::start().map_err(|source| BenchError::Io { action: "start the null sink", source })?;
-        let target = sink.target();
-        self.step("null sink", &target.name);
-        let admin = Admin::connect(&target)?;
-        let topic = block::new_run(self.plan, &target, u64::from(self.blocks_done), self.salt, load.queues);
-        let block = block::throughput(&target, self.plan, &admin, &topic, load)?;
-        self.blocks_done += 1;
-        let row = |row: &MetricRow| row.metric == "produce_records_per_second";
-        let measured: Vec<MetricRow> = self.result.rows.iter().filter(|one| row(one)).cloned().collect();
+        let sink = self.null_sink(load)?.produce_records_per_second;
+        let is_produce = |row: &&MetricRow| row.metric == "produce_records_per_second";
+        let measured: Vec<MetricRow> = self.result.rows.iter().filter(is_produce).cloned().collect();
         for row in measured {
-            let headroom = |rate: f64| block.produce_records_per_second / rate.max(1.0);
+            let headroom = |rate: f64| sink / rate.max(1.0);
             let ratio = headroom(row.value);
             if ratio < HEADROOM_MINIMUM {
                 let system = &row.system;
@@ -176,6 +172,19 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// The same client and load against a broker in memory that does nothing.
+    fn null_sink(&mut self, load: Unthrottled) -> Result<ThroughputBlock, BenchError> {
+        let sink = FakeBroker::start().map_err(|source| BenchError::Io { action: "start the null sink", source })?;
+        let target = sink.target();
+        self.step("null sink", &target.name);
+        let admin = Admin::connect(&target)?;
+        let topic = block::new_run(self.plan, &target, u64::from(self.blocks_done), self.salt, load.queues);
+        let measure = || block::throughput(&target, self.plan, &admin, &topic, load);
+        let block = block::on_topic(&target, self.plan, &admin, &topic, measure)?;
+        self.blocks_done += 1;
+        Ok(block)
+    }
+
     fn rate(&mut self, load: Rate) -> Result<(), BenchError> {
         let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); self.systems.len()];
         let mut merged: Vec<[Histogram<u64>; 3]> =
@@ -185,7 +194,9 @@ impl<'a> Session<'a> {
                 let target = &self.systems[index];
                 self.step("open loop", &target.name);
                 let topic = self.topic(index, self.plan.queues);
-                let block = block::rate(target, self.plan, &self.admins[index], &topic, load)?;
+                let admin = &self.admins[index];
+                let measure = || block::rate(target, self.plan, admin, &topic, load);
+                let block = block::on_topic(target, self.plan, admin, &topic, measure)?;
                 self.note(index, &block.verification, block.unsettled, block.first_error.as_deref());
                 if block.achieved_share < ACHIEVED_SHARE_MINIMUM {
                     let (name, percent) = (&target.name, 100.0 * block.achieved_share);
@@ -217,35 +228,54 @@ impl<'a> Session<'a> {
             produce.push(empty_sweep(&target.name, "produce_records_per_second", "records/s"));
             cost.push(empty_sweep(&target.name, "broker_cpu_produce_ns_per_message", "ns"));
         }
+        let mut sink = empty_sweep("null-sink", "produce_records_per_second", "records/s");
         for &queues in &sweep.queues {
-            let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); self.systems.len()];
-            for pair in 0..sweep.pairs {
-                for index in assemble::order(pair, self.systems.len()) {
-                    if produce[index].stopped.is_some() {
-                        continue;
-                    }
-                    match self.unthrottled(index, self.sweep_load(sweep, queues), &format!("{queues} queues")) {
-                        Ok(block) => samples[index].push(assemble::throughput_sample(&block)),
-                        Err(error) => produce[index].stopped = Some(format!("at {queues} queues: {error}")),
-                    }
-                }
-            }
+            let samples = self.sweep_point(sweep, queues, &mut produce);
             for (index, samples) in samples.iter().enumerate() {
-                for (sweep, metric) in [
-                    (&mut produce[index], "produce_records_per_second"),
-                    (&mut cost[index], "broker_cpu_produce_ns_per_message"),
-                ] {
-                    sweep.points.extend(sweep_point(queues, samples, metric));
-                }
+                produce[index].points.extend(point(queues, samples, "produce_records_per_second"));
+                cost[index].points.extend(point(queues, samples, "broker_cpu_produce_ns_per_message"));
             }
+            let block = self.null_sink(self.sweep_load(sweep, queues))?;
+            sink.points.extend(point(queues, &[assemble::throughput_sample(&block)], "produce_records_per_second"));
+            self.remark_client_bound(&produce, &sink);
         }
         for (produce, cost) in produce.iter().zip(&mut cost) {
             cost.stopped.clone_from(&produce.stopped);
         }
-        let sweeps =
-            produce.into_iter().chain(cost).filter(|sweep| !sweep.points.is_empty() || sweep.stopped.is_some());
-        self.result.sweeps.extend(sweeps);
+        let sweeps = produce.into_iter().chain([sink]).chain(cost);
+        self.result.sweeps.extend(sweeps.filter(|sweep| !sweep.points.is_empty() || sweep.stopped.is_some()));
         Ok(())
+    }
+
+    /// The blocks of one point of a sweep, by system; a system that cannot go on is marked with the reason.
+    fn sweep_point(&mut self, sweep: &QueueSweep, queues: u32, produce: &mut [Sweep]) -> Vec<Vec<Sample>> {
+        let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); self.systems.len()];
+        for pair in 0..sweep.pairs {
+            for index in assemble::order(pair, self.systems.len()) {
+                if produce[index].stopped.is_some() {
+                    continue;
+                }
+                match self.unthrottled(index, self.sweep_load(sweep, queues), &format!("{queues} queues")) {
+                    Ok(block) => samples[index].push(assemble::throughput_sample(&block)),
+                    Err(error) => produce[index].stopped = Some(format!("at {queues} queues: {error}")),
+                }
+            }
+        }
+        samples
+    }
+
+    /// Says at which points of a sweep the client, and not the broker, sets the pace.
+    fn remark_client_bound(&mut self, produce: &[Sweep], sink: &Sweep) {
+        let Some(ceiling) = sink.points.last().copied() else { return };
+        for sweep in produce {
+            let Some(last) = sweep.points.last().filter(|last| last.x == ceiling.x) else { continue };
+            let headroom = ceiling.value / last.value.max(1.0);
+            if headroom < HEADROOM_MINIMUM {
+                let (system, queues) = (&sweep.system, last.x);
+                let text = format!("the client's headroom is {headroom:.2}, below 1.5: compare CPU per message");
+                self.result.remarks.push(format!("{system} at {queues} queues: {text}."));
+            }
+        }
     }
 
     /// One unthrottled block on one system, judged and counted.
@@ -253,7 +283,9 @@ impl<'a> Session<'a> {
         let target = &self.systems[index];
         self.step(what, &target.name);
         let topic = self.topic(index, load.queues);
-        let block = block::throughput(target, self.plan, &self.admins[index], &topic, load)?;
+        let admin = &self.admins[index];
+        let measure = || block::throughput(target, self.plan, admin, &topic, load);
+        let block = block::on_topic(target, self.plan, admin, &topic, measure)?;
         self.note(index, &block.verification, block.unsettled, block.first_error.as_deref());
         Ok(block)
     }
@@ -400,7 +432,7 @@ fn empty_sweep(system: &str, metric: &str, unit: &str) -> Sweep {
     }
 }
 
-fn sweep_point(queues: u32, samples: &[Sample], metric: &str) -> Option<SweepPoint> {
+fn point(queues: u32, samples: &[Sample], metric: &str) -> Option<SweepPoint> {
     let values = |name: &str| samples.iter().filter_map(|sample| sample.get(name).copied()).collect::<Vec<f64>>();
     let interval = median_interval(&values(metric), u64::from(queues))?;
     let records_per_batch = median_interval(&values("records_per_batch"), 0).map_or(0.0, |interval| interval.value);

@@ -17,6 +17,16 @@ pub const DIRECTORY_SYNCED: &str = "directory-synced";
 pub const RECOVERY_SCANNED: &str = "recovery-scanned";
 /// A snapshot of the metadata is durable.
 pub const SNAPSHOT_WRITTEN: &str = "snapshot-written";
+/// A request was decoded and is about to be decided.
+pub const REQUEST_RECEIVED: &str = "request-received";
+/// A produced batch was written (not synced).
+pub const PRODUCE_APPENDED: &str = "produce-appended";
+/// A fetch waits for records.
+pub const FETCH_PARKED: &str = "fetch-parked";
+/// A metadata record was applied, its effects performed, and nothing answered yet.
+pub const METADATA_APPLIED: &str = "metadata-applied";
+/// An answer is about to be put into its connection's output.
+pub const REPLY_QUEUED: &str = "reply-queued";
 
 /// A log rolled from one segment to the next.
 pub const SEGMENT_ROLL: &str = "segment-roll";
@@ -38,18 +48,6 @@ pub const DISK_FULL: &str = "disk-full";
 pub const COLD_READ: &str = "cold-read";
 /// Windows of idempotent producers were rebuilt; the count is that of producers.
 pub const PRODUCERS_RECOVERED: &str = "producers-recovered";
-
-/// A request was decoded and is about to be decided.
-pub const REQUEST_RECEIVED: &str = "request-received";
-/// A produced batch was written (not synced).
-pub const PRODUCE_APPENDED: &str = "produce-appended";
-/// A fetch waits for records.
-pub const FETCH_PARKED: &str = "fetch-parked";
-/// A metadata record was applied, its effects performed, and nothing answered yet.
-pub const METADATA_APPLIED: &str = "metadata-applied";
-/// An answer was put into a connection's output, not sent yet.
-pub const REPLY_QUEUED: &str = "reply-queued";
-
 /// A retry of a produced batch was recognised and not appended again.
 pub const DUPLICATE_REFUSED: &str = "duplicate-refused";
 /// Retention was applied to all logs.

@@ -184,8 +184,8 @@ impl Core {
         core.adopt_logs(metadata_log, logs, now, effects);
         core.deadlines.insert((now.monotonic + core.config.retention_check, DeadlineOf::Retention));
         if known_cluster.is_none() {
-            // A full disk here shows again at the first topic; the identity is then drawn anew.
-            drop(core.submit(MetadataRecord::ClusterNamed { cluster }, None, now, effects));
+            let named = core.submit(MetadataRecord::ClusterNamed { cluster }, None, now, effects);
+            assert!(named.is_ok(), "a log that was just recovered is online");
         }
         Ok(core)
     }

@@ -24,8 +24,7 @@ pub(super) struct ProducerIds {
 
 impl ProducerIds {
     pub(super) fn forget(&mut self, ids: RangeInclusive<RequestId>) {
-        let gone: Vec<RequestId> = self.waiting.range(ids).map(|(id, _)| *id).collect();
-        gone.iter().for_each(|id| drop(self.waiting.remove(id)));
+        self.waiting.retain(|id, _| !ids.contains(id));
     }
 
     pub(super) fn refill(&mut self, first: ProducerId, count: u32) {

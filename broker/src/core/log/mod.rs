@@ -15,8 +15,6 @@ mod recovered;
 pub(crate) mod replay;
 mod retention;
 mod sync;
-#[cfg(test)]
-mod tests;
 
 pub use answer::{AppendError, Appended, DiskPiece, ReadError, ReadFailure, ReadPiece, ReadPlan, TimestampLookup};
 pub use effect::{DiskEffect, DiskEvent, Flush, Halt, LogSettings, Progress};
