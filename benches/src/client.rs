@@ -208,6 +208,9 @@ pub(crate) fn connect_consumer(target: &SystemTarget, topic: &NewRun) -> Result<
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("fetch.wait.max.ms", "100")
+        // By default a consumer with 100,000 records in hand does not ask for more for a second.
+        .set("queued.min.messages", "1000000")
+        .set("fetch.queue.backoff.ms", "1")
         .set("queued.max.messages.kbytes", "65536");
     let consumer: BaseConsumer = config.create().map_err(client_error(target, "create a consumer"))?;
     let mut assignment = TopicPartitionList::with_capacity(topic.queues as usize);

@@ -130,7 +130,8 @@ fn append(node: &SimNode, path: &str, correlation: i32) -> io::Result<()> {
 }
 
 /// What the test's client saw: per request its id, when it was sent, and when (and how) it ended, in milliseconds.
-type Seen = Rc<RefCell<Vec<(i32, u64, Result<u64, io::ErrorKind>)>>>;
+type Asked = (i32, u64, Result<u64, io::ErrorKind>);
+type Seen = Rc<RefCell<Vec<Asked>>>;
 
 /// Sends requests one after the other, 50 ms apart, each on a new connection where the last one failed.
 async fn ask(client: SimClient, requests: i32, seen: Seen) -> Result<(), Vec<String>> {
@@ -161,7 +162,7 @@ async fn ask(client: SimClient, requests: i32, seen: Seen) -> Result<(), Vec<Str
 }
 
 /// One server and one client that sends so many requests.
-fn run_requests(plan: &Plan, requests: i32) -> (Outcome, Vec<(i32, u64, Result<u64, io::ErrorKind>)>) {
+fn run_requests(plan: &Plan, requests: i32) -> (Outcome, Vec<Asked>) {
     let seen = Seen::default();
     let mut world = World::new(plan).unwrap();
     world.add_node(0, serve).unwrap();
@@ -173,7 +174,7 @@ fn run_requests(plan: &Plan, requests: i32) -> (Outcome, Vec<(i32, u64, Result<u
 }
 
 /// Requests that took longer than a few steps.
-fn late(seen: &[(i32, u64, Result<u64, io::ErrorKind>)]) -> Vec<(i32, u64)> {
+fn late(seen: &[Asked]) -> Vec<(i32, u64)> {
     let took = seen.iter().map(|(id, sent, result)| (*id, result.unwrap() - sent));
     took.filter(|(_, took)| *took > 60).collect()
 }

@@ -100,11 +100,11 @@ struct Segment {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Seal {
-    /// Still active, or without index because writing that failed.
+    /// Still active, or without index since a recovery that could not write one.
     Open,
     /// To be sealed with this index once the segment is durable.
     Wanted(Bytes),
-    InFlight,
+    InFlight(Bytes),
     Done,
 }
 
