@@ -4,14 +4,15 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mqassay_broker::core::config::{ConfigError, NodeConfig};
 use mqassay_broker::mutant::Mutant;
 use mqassay_broker::node;
-use mqassay_harness::artifact::{self, ArtifactError, RunLine};
+use mqassay_harness::artifact::folder::{self, KeptRun};
+use mqassay_harness::artifact::{ArtifactError, RunLine};
 use mqassay_harness::check::{self, Context as JudgeContext, Verdict};
 use mqassay_harness::driver::{self, Events};
 use mqassay_harness::history::{ClientId, Header, History, Operation, SCHEMA_VERSION};
@@ -99,8 +100,7 @@ pub enum RunError {
 /// Runs a plan and judges what it left.
 pub fn run_plan(plan: &Plan, record: Record) -> Result<Run, RunError> {
     let began = Instant::now();
-    let world_error =
-        |source| RunError::World { scenario: plan.scenario.clone(), seed: plan.seed, source };
+    let world_error = |source| RunError::World { scenario: plan.scenario.clone(), seed: plan.seed, source };
     let config = node_config(plan)?;
     let mutant = plan.mutant.as_deref().map(mutant_named).transpose()?;
     let mut world = World::new(plan).map_err(world_error)?;
@@ -303,19 +303,10 @@ fn known_events() -> BTreeMap<String, u64> {
     broker.chain(world).chain(driver::EVENTS).map(|name| ((*name).to_owned(), 0)).collect()
 }
 
-/// Writes the plan into its folder, before the run.
-pub fn write_plan(folder: &Path, plan: &Plan) -> Result<PathBuf, RunError> {
-    Ok(artifact::write_plan(folder, plan)?)
-}
-
 /// Writes what a run left beside its plan, and names the plan in the run's line.
-pub fn write_artifacts(folder: &Path, plan: &Plan, run: &mut Run) -> Result<(), RunError> {
-    run.line.plan = artifact::write_plan(folder, plan)?.display().to_string();
-    artifact::write_run(folder, plan, &run.line, &run.verdict, &run.history, &run.trace_lines)?;
+pub fn write_artifacts(run_folder: &Path, plan: &Plan, run: &mut Run) -> Result<(), RunError> {
+    run.line.plan = folder::write_plan(run_folder, plan)?.display().to_string();
+    let kept = KeptRun { line: run.line.clone(), verdict: run.verdict.clone() };
+    folder::write_run(run_folder, &kept, &run.history, &run.trace_lines)?;
     Ok(())
-}
-
-/// Removes a run's folder.
-pub fn remove_artifacts(folder: &Path) -> Result<(), RunError> {
-    Ok(artifact::remove(folder)?)
 }

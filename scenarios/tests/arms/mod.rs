@@ -18,29 +18,29 @@ use mqassay_scenarios::adapter::disk::NodeDisk;
 use mqassay_scenarios::adapter::net::NodeNet;
 use mqassay_scenarios::adapter::node::{NodeClock, NodeObserver, NodeRand, ports};
 
-pub fn real_disk(folder: &Path) -> RealDisk {
+pub(crate) fn real_disk(folder: &Path) -> RealDisk {
     RealDisk::open(folder).unwrap()
 }
 
-pub fn real_net() -> TcpNet {
+pub(crate) fn real_net() -> TcpNet {
     TcpNet
 }
 
-pub fn real_clock() -> SystemClock {
+pub(crate) fn real_clock() -> SystemClock {
     SystemClock::new()
 }
 
-pub fn real_rand() -> SystemRand {
-    SystemRand::new()
+pub(crate) fn real_rand() -> SystemRand {
+    SystemRand::default()
 }
 
 /// An address that the simulated node can bind and dial.
-pub fn simulated_address() -> SocketAddr {
+pub(crate) fn simulated_address() -> SocketAddr {
     SocketAddr::from(([192, 168, 0, 1], 9092))
 }
 
 /// Runs the body as the only node of a world without faults; a panic in it fails the test.
-pub fn in_the_simulated_world<Fut>(
+pub(crate) fn in_the_simulated_world<Fut>(
     body: impl Fn(Ports<NodeDisk, NodeNet, NodeClock, NodeRand, NodeObserver>) -> Fut + 'static,
 ) where
     Fut: Future<Output = ()> + 'static,
