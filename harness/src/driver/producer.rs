@@ -284,6 +284,7 @@ impl<D: Dial, T: Timer> Task<D, T> {
             return Ok(None);
         }
         if self.identity.is_none() {
+            // The crate's default is an empty transactional id, not none.
             let request = InitProducerIdRequest::default()
                 .with_transactional_id(None)
                 .with_transaction_timeout_ms(60_000)
