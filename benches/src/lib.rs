@@ -1,1 +1,133 @@
-//! stub
+//! Load on brokers and what it costs: plans, librdkafka as the client, verified blocks, figures with intervals.
+//! Start at `run`; `plan` says what is run, `prepare` starts or finds the systems, `block` is one measurement.
+//! Not here: statistics and process accounting (the harness), charts (reports), any code of the reference broker.
+
+mod assemble;
+mod block;
+mod client;
+pub mod fake;
+pub mod payload;
+pub mod plan;
+pub mod prepare;
+mod session;
+pub mod verify;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use mqassay_harness::measure::accounting::AccountingError;
+use mqassay_harness::measure::result::BenchResult;
+use thiserror::Error;
+
+use crate::plan::LoadPlan;
+
+/// A system to be measured: a running broker.
+#[derive(Debug, Clone)]
+pub struct SystemTarget {
+    /// Its name in results; those of the reference broker begin with `reference`.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Address for clients, host and port.
+    pub bootstrap: String,
+    /// Its process, where it runs on this machine: without it there are no figures of CPU and memory.
+    pub pid: Option<u32>,
+    /// Its durability class as configured: memory, page cache, fsync before ack, replicated.
+    pub durability: String,
+    /// Settings of the topics made on it, beside the plan's.
+    pub topic_settings: BTreeMap<String, String>,
+    /// Its data, where that is on this machine.
+    pub data_dir: Option<PathBuf>,
+    /// Settings worth a line in the manifest.
+    pub settings: BTreeMap<String, String>,
+}
+
+impl SystemTarget {
+    /// Whether this is the reference broker, in whatever layout.
+    pub fn is_reference(&self) -> bool {
+        self.name.starts_with("reference")
+    }
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// Blocks done.
+    pub done: u32,
+    /// Blocks in all, at most: warm-up may end early.
+    pub total: u32,
+    /// What is being done, for one line.
+    pub text: String,
+}
+
+/// Runs the plan on the systems, blocks interleaved, every record verified. The first system is the numerator of ratios.
+pub fn run(plan: &LoadPlan, systems: &[SystemTarget], progress: &dyn Fn(Progress)) -> Result<BenchResult, BenchError> {
+    session::run(plan, systems, progress)
+}
+
+/// A measurement could not be made. What a broker does wrong is not here but in the verdicts.
+#[derive(Debug, Error)]
+pub enum BenchError {
+    /// Nothing to measure.
+    #[error("no system to measure; start one with: mqassay systems up kafka, or measure the reference broker")]
+    NoSystems,
+    /// The client library met an error.
+    #[error("{system}: cannot {action}: {source}")]
+    Client {
+        /// The system.
+        system: String,
+        /// What was tried.
+        action: &'static str,
+        /// The library's error.
+        source: rdkafka::error::KafkaError,
+    },
+    /// A topic's queues have no leaders.
+    #[error("{system}: not all of {queues} queues have a leader after {seconds} s; see the broker's log")]
+    NoLeaders {
+        /// The system.
+        system: String,
+        /// Queues of the topic.
+        queues: u32,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The broker's process cannot be read; most likely it has ended.
+    #[error("{system}: {source}")]
+    Accounting {
+        /// The system.
+        system: String,
+        /// Why.
+        source: AccountingError,
+    },
+    /// The reference broker did not start.
+    #[error("cannot start the reference broker as `{command}`: {reason}")]
+    Reference {
+        /// The command line.
+        command: String,
+        /// What was met.
+        reason: String,
+    },
+    /// An external system.
+    #[error(transparent)]
+    System(#[from] mqassay_harness::systems::SystemError),
+    /// A name that no system has.
+    #[error("no system is called {name:?}; there is: reference, reference-shared, reference-partitioned, kafka")]
+    UnknownSystem {
+        /// The name.
+        name: String,
+    },
+    /// A thread of ours died; its panic has been printed.
+    #[error("the {what}'s thread died; this is a bug of mqassay")]
+    Panicked {
+        /// Which thread.
+        what: &'static str,
+    },
+    /// The machine.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+}

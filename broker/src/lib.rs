@@ -5,6 +5,7 @@
 pub mod core;
 pub mod mutant;
 pub mod node;
+pub mod points;
 pub mod ports;
 pub mod real;
 pub mod store;

@@ -11,4 +11,5 @@ pub mod measure;
 pub mod plan;
 pub mod process;
 pub mod sim;
+pub mod systems;
 pub mod workload;

@@ -1,1 +1,13 @@
-//! stub
+//! Reports: artifacts in, one self-contained HTML page out. The page needs neither network nor script.
+//! Start at `input` for what a report is made from, at `page` for how it is put together, and at `chart` for the
+//! pictures. Not here: anything that measures or judges; figures arrive finished and are only shown.
+
+mod chart;
+mod glossary;
+mod input;
+mod number;
+mod page;
+mod tables;
+
+pub use input::{CaughtMutant, ReportInput};
+pub use page::{ReportError, render};

@@ -1,2 +1,22 @@
-//! To be filled.
+//! What the broker decides: a deterministic machine without I/O, clock, randomness or async.
+//! `machine` is the whole: events in, effects out. Each call family has its file: `produce`, `fetch`, `list_offsets`,
+//! `topics`, `producer_ids`, `describe`. `metadata` is the state that the metadata log replicates, `admin` writes it.
+//! Records live in `log`. Not here: bytes on the wire (`wire`) and performing effects (`node`, `store`).
+
+mod admin;
+pub mod batch;
+pub mod config;
+mod describe;
+mod fetch;
+mod gather;
+mod list_offsets;
 pub mod log;
+pub mod machine;
+pub mod metadata;
+mod produce;
+mod producer_ids;
+pub mod settings;
+mod topics;
+#[cfg(test)]
+mod trace_tests;
+pub mod types;

@@ -1,1 +1,421 @@
-//! To be filled.
+//! One log: append, counted position, reads, retention, producers. Pure: time comes in, effects go out.
+//! Start at `Log::append` here and `Log::on_disk_event` in `sync`. Bytes are in `docs/log-format.md`.
+//! Not here: performing effects and finding what is on disk (`store`).
+//! A log's turn: any number of appends, then one `request_sync` under `flush=ack`; the store performs the effects in
+//! order, and what it reports comes back through `on_disk_event`. Nothing is confirmed in the turn that appended it.
+
+mod answer;
+mod cache;
+mod effect;
+pub(crate) mod frame;
+pub(crate) mod index;
+pub(crate) mod producers;
+mod read;
+mod recovered;
+pub(crate) mod replay;
+mod retention;
+mod sync;
+
+pub use answer::{AppendError, Appended, DiskPiece, ReadError, ReadFailure, ReadPiece, ReadPlan, TimestampLookup};
+pub use effect::{DiskEffect, DiskEvent, Flush, Halt, LogSettings, Progress};
+pub use index::IndexEntry;
+pub use recovered::{Recovered, RecoveredQueue, RecoveredSegment, RecoveryReport};
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::batch::{Batch, UNCOVERED_BYTES};
+use super::types::{LeaderEpoch, LogEpoch, LogId, Now, Offset, Position, QueueId};
+use crate::mutant::Mutant;
+use cache::TailCache;
+use frame::{FRAME_BYTES, Frame, FrameKind};
+use index::{IndexHead, IndexWriter, QueueState};
+use producers::Producers;
+
+/// How long the P3 mutant remembers an idle producer.
+const MUTANT_EXPIRY: Duration = Duration::from_millis(200);
+
+/// One log.
+#[derive(Debug)]
+pub struct Log {
+    id: LogId,
+    settings: LogSettings,
+    mutant: Option<Mutant>,
+    epoch: LogEpoch,
+    /// Where the next frame goes; synced <= written <= end.
+    end: Position,
+    /// Everything below has been written.
+    written: Position,
+    /// Everything below is durable.
+    synced: Position,
+    /// Where the newest batch ends; behind it there are only marks.
+    batches_end: Position,
+    /// Oldest first, each beginning where the one before ends.
+    segments: VecDeque<Segment>,
+    /// Whether the last segment takes frames.
+    active: bool,
+    queues: BTreeMap<QueueId, Queue>,
+    /// Queues removed since the start: a reopening must not bring them back.
+    removed: BTreeSet<QueueId>,
+    unlisted_fenced: bool,
+    /// Appends above the counted position, in order.
+    unconfirmed: VecDeque<Unconfirmed>,
+    cache: TailCache,
+    /// Segments written to since the last sync was asked for, and whether one was created.
+    dirty: BTreeSet<Position>,
+    dirty_directory: bool,
+    /// The sync under way, up to where it reaches, and whether another was asked for meanwhile.
+    sync_in_flight: Option<Position>,
+    sync_again: bool,
+    availability: Availability,
+    /// When the bytes that are not synced must be (`flush=interval`).
+    interval_due: Option<Duration>,
+    /// When to write a mark.
+    mark_due: Option<Duration>,
+    retention_due: Option<Duration>,
+    producer_sweep_due: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Availability {
+    Online,
+    /// Waits until there may be room again.
+    Offline {
+        retry_at: Duration,
+    },
+    /// Recovery is under way.
+    Reopening,
+}
+
+#[derive(Debug)]
+struct Segment {
+    base: Position,
+    length: u64,
+    /// Largest timestamp of its batches, in milliseconds; -1 is none.
+    max_timestamp: i64,
+    seal: Seal,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Seal {
+    /// Still active, or without index since a recovery that could not write one.
+    Open,
+    /// To be sealed with this index once the segment is durable.
+    Wanted(Bytes),
+    InFlight(Bytes),
+    Done,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Batches by offset; none lies wholly below the log start.
+    entries: VecDeque<IndexEntry>,
+    /// log_start <= high_watermark <= next_offset.
+    next_offset: Offset,
+    high_watermark: Offset,
+    log_start: Offset,
+    fenced: bool,
+    producers: Producers,
+}
+
+#[derive(Debug)]
+struct Unconfirmed {
+    end: Position,
+    queue: QueueId,
+    next_offset: Offset,
+}
+
+impl Log {
+    /// A log of which there is nothing on disk.
+    pub fn new(id: LogId, settings: LogSettings, mutant: Option<Mutant>) -> Log {
+        Log::recovered(settings, mutant, Recovered::empty(id), Now::default())
+    }
+
+    /// A log as recovery found it; all of it counts.
+    pub fn recovered(settings: LogSettings, mutant: Option<Mutant>, recovered: Recovered, now: Now) -> Log {
+        let cache = TailCache::new(settings.tail_cache_bytes);
+        let mut log = Log {
+            id: recovered.log,
+            settings,
+            mutant,
+            epoch: recovered.epoch,
+            end: recovered.end,
+            written: recovered.end,
+            synced: recovered.end,
+            batches_end: recovered.end,
+            segments: VecDeque::new(),
+            active: false,
+            queues: BTreeMap::new(),
+            removed: BTreeSet::new(),
+            unlisted_fenced: false,
+            unconfirmed: VecDeque::new(),
+            cache,
+            dirty: BTreeSet::new(),
+            dirty_directory: false,
+            sync_in_flight: None,
+            sync_again: false,
+            availability: Availability::Online,
+            interval_due: None,
+            mark_due: None,
+            retention_due: None,
+            producer_sweep_due: None,
+        };
+        log.load(recovered, now);
+        log
+    }
+
+    /// The log's id.
+    pub fn id(&self) -> LogId {
+        self.id
+    }
+
+    /// The log's settings.
+    pub fn settings(&self) -> &LogSettings {
+        &self.settings
+    }
+
+    /// Whether appends are taken: not while the log waits for room on its disk.
+    pub fn is_online(&self) -> bool {
+        self.availability == Availability::Online
+    }
+
+    /// Gives the batch its offsets and writes it behind the log's end.
+    /// Under `flush=ack` call `request_sync` once a turn, after the turn's appends.
+    pub fn append(
+        &mut self,
+        queue: QueueId,
+        batch: Batch,
+        epoch: LeaderEpoch,
+        now: Now,
+        effects: &mut Vec<DiskEffect>,
+    ) -> Result<Appended, AppendError> {
+        if !self.is_online() {
+            return Err(AppendError::Offline);
+        }
+        if self.is_fenced(queue) {
+            return Err(AppendError::QueueFenced);
+        }
+        let bytes = (FRAME_BYTES + batch.bytes.len()) as u64;
+        let segment_bytes = self.settings.segment_bytes;
+        if bytes > segment_bytes {
+            return Err(AppendError::TooLarge { bytes, segment_bytes });
+        }
+        let expiry = self.producer_expiry();
+        let base_offset = match self.queues.get_mut(&queue) {
+            Some(state) => {
+                state.producers.check(&batch.header, now.monotonic, expiry)?;
+                state.next_offset
+            }
+            None => Offset(0),
+        };
+        let uncovered = batch.uncovered(base_offset, epoch);
+        let body = batch.bytes.slice(UNCOVERED_BYTES..);
+        let position = self.write_frame(FrameKind::Batch, queue, &uncovered, body, now, effects);
+        let end = self.end;
+        let segment = self.segments.back_mut().expect("a frame was just written into the last segment");
+        segment.max_timestamp = segment.max_timestamp.max(batch.header.max_timestamp);
+
+        let next_offset = base_offset.plus(i64::from(batch.header.last_offset_delta) + 1);
+        let state = self.queues.entry(queue).or_default();
+        state.entries.push_back(IndexEntry {
+            position,
+            base_offset,
+            max_timestamp: batch.header.max_timestamp,
+            last_offset_delta: batch.header.last_offset_delta as u32,
+            size: batch.bytes.len() as u32,
+        });
+        state.next_offset = next_offset;
+        state.producers.record(&batch.header, base_offset, end, now.monotonic);
+        self.removed.remove(&queue);
+        self.unconfirmed.push_back(Unconfirmed { end, queue, next_offset });
+        self.batches_end = end;
+        self.mark_due = None;
+        self.arm_deadlines(now, !batch.header.producer_id.is_none());
+        Ok(Appended { base_offset, end })
+    }
+
+    /// Queues that ever held a batch and were not removed.
+    pub fn queues(&self) -> impl Iterator<Item = QueueId> + '_ {
+        self.queues.keys().copied()
+    }
+
+    /// Whether corruption was found in the queue, or may have swallowed it.
+    pub fn is_fenced(&self, queue: QueueId) -> bool {
+        match self.queues.get(&queue) {
+            Some(state) => state.fenced,
+            None => self.unlisted_fenced,
+        }
+    }
+
+    /// Everything below is confirmed: durable under `flush=ack`, written otherwise.
+    pub fn counted_position(&self) -> Position {
+        match self.settings.flush {
+            Flush::Ack if self.mutant == Some(Mutant::AckBeforeSync) => self.written,
+            Flush::Ack => self.synced,
+            Flush::Interval { .. } | Flush::Os => self.written,
+        }
+    }
+
+    /// Where the next frame goes.
+    pub fn end_position(&self) -> Position {
+        self.end
+    }
+
+    /// Consumers read below it; the last stable offset too. 0 for a queue that never held a batch.
+    pub fn high_watermark(&self, queue: QueueId) -> Offset {
+        self.queues.get(&queue).map_or(Offset(0), |q| q.high_watermark)
+    }
+
+    /// The offset that the queue's next record gets.
+    pub fn log_end_offset(&self, queue: QueueId) -> Offset {
+        self.queues.get(&queue).map_or(Offset(0), |q| q.next_offset)
+    }
+
+    /// The queue's first offset.
+    pub fn log_start_offset(&self, queue: QueueId) -> Offset {
+        self.queues.get(&queue).map_or(Offset(0), |q| q.log_start)
+    }
+
+    /// Writes a frame at the end, rolling first where the active segment is full; gives its position.
+    fn write_frame(
+        &mut self,
+        kind: FrameKind,
+        queue: QueueId,
+        uncovered: &[u8],
+        body: Bytes,
+        now: Now,
+        effects: &mut Vec<DiskEffect>,
+    ) -> Position {
+        let length = uncovered.len() + body.len();
+        let total = (FRAME_BYTES + length) as u64;
+        let full = |s: &Segment| s.length + total > self.settings.segment_bytes;
+        if self.active && kind == FrameKind::Batch && self.segments.back().is_some_and(full) {
+            self.close_active(effects);
+        }
+        if !self.active {
+            let base = self.end;
+            self.segments.push_back(Segment { base, length: 0, max_timestamp: -1, seal: Seal::Open });
+            self.active = true;
+            self.dirty_directory = true;
+            effects.push(DiskEffect::CreateSegment { log: self.id, base });
+        }
+        let position = self.end;
+        let frame = match kind {
+            FrameKind::Batch => {
+                Frame { kind, length: length as u32, position, queue, synced: self.synced, epoch: self.epoch }
+            }
+            FrameKind::Mark => Frame::mark(position, self.synced, self.epoch),
+        };
+        let mut head = BytesMut::with_capacity(FRAME_BYTES + uncovered.len());
+        head.put_slice(&frame.encode(uncovered));
+        head.put_slice(uncovered);
+        let head = head.freeze();
+        if kind == FrameKind::Batch {
+            self.cache.push(position, head.slice(FRAME_BYTES..), body.clone());
+        }
+        let segment = self.segments.back_mut().expect("there is an active segment");
+        let (base, at) = (segment.base, segment.length);
+        assert_eq!(base.plus(at), position, "segments have no gaps");
+        segment.length += total;
+        self.end = position.plus(total);
+        self.dirty.insert(base);
+        if let (Flush::Interval { every }, None) = (self.settings.flush, self.interval_due) {
+            self.interval_due = Some(now.monotonic + every);
+        }
+        let parts = if body.is_empty() { vec![head] } else { vec![head, body] };
+        effects.push(DiskEffect::Write { log: self.id, segment: base, at, parts });
+        position
+    }
+
+    /// Ends the active segment: it is synced, then sealed with the state of all queues as it is now.
+    fn close_active(&mut self, effects: &mut Vec<DiskEffect>) {
+        assert!(self.active, "only an active segment is closed");
+        let segment = self.segments.back().expect("an active log has a segment");
+        let (base, end) = (segment.base, segment.base.plus(segment.length));
+        let mut writer = IndexWriter::new(IndexHead {
+            base,
+            end,
+            max_timestamp: segment.max_timestamp,
+            epoch: self.epoch,
+            unlisted_fenced: self.unlisted_fenced,
+        });
+        for (id, queue) in &self.queues {
+            let (next_offset, log_start, fenced) = (queue.next_offset, queue.log_start, queue.fenced);
+            let first = queue.entries.partition_point(|e| e.position < base);
+            let state = QueueState { next_offset, log_start, fenced, producers: &queue.producers };
+            writer.queue(*id, state, queue.entries.range(first..));
+        }
+        self.segments.back_mut().expect("an active log has a segment").seal = Seal::Wanted(writer.finish());
+        self.active = false;
+        match self.settings.flush {
+            Flush::Ack => {}
+            Flush::Interval { .. } | Flush::Os => self.request_sync(effects),
+        }
+        self.start_seals(effects);
+    }
+
+    fn producer_expiry(&self) -> Duration {
+        match self.mutant {
+            Some(Mutant::ProducerExpiresEarly) => MUTANT_EXPIRY,
+            Some(_) | None => self.settings.producer_expiry,
+        }
+    }
+
+    /// Takes over what recovery found, in place of whatever was there; log starts never move back.
+    fn load(&mut self, recovered: Recovered, now: Now) {
+        assert_eq!(recovered.log, self.id, "a log is recovered from its own files");
+        self.epoch = recovered.epoch;
+        (self.end, self.written, self.synced, self.batches_end) =
+            (recovered.end, recovered.end, recovered.end, recovered.end);
+        self.active = recovered.segments.last().is_some_and(|s| !s.sealed);
+        let open_or_sealed = |s: RecoveredSegment| Segment {
+            base: s.base,
+            length: s.length,
+            max_timestamp: s.max_timestamp,
+            seal: if s.sealed { Seal::Done } else { Seal::Open },
+        };
+        self.segments = recovered.segments.into_iter().map(open_or_sealed).collect();
+        self.unlisted_fenced = recovered.unlisted_fenced;
+        let before = std::mem::take(&mut self.queues);
+        for (id, found) in recovered.queues {
+            if self.removed.contains(&id) {
+                continue;
+            }
+            let mut producers = found.producers;
+            producers.touch(now.monotonic);
+            let next_offset = found.next_offset;
+            let mut queue = Queue {
+                entries: found.entries.into(),
+                next_offset,
+                high_watermark: next_offset,
+                log_start: found.log_start,
+                fenced: found.fenced,
+                producers,
+            };
+            if let Some(before) = before.get(&id) {
+                queue.advance_log_start(before.log_start.min(next_offset));
+            }
+            self.queues.insert(id, queue);
+        }
+        self.unconfirmed.clear();
+        self.cache.clear();
+        self.dirty.clear();
+        (self.dirty_directory, self.sync_again) = (false, false);
+        self.availability = Availability::Online;
+        (self.interval_due, self.mark_due) = (None, None);
+        let has_producers = self.queues.values().any(|q| q.producers.count() > 0);
+        self.arm_deadlines(now, has_producers);
+    }
+}
+
+impl Queue {
+    /// Moves the log start forward and forgets batches wholly below it.
+    fn advance_log_start(&mut self, offset: Offset) {
+        self.log_start = self.log_start.max(offset);
+        while self.entries.front().is_some_and(|e| e.next_offset() <= self.log_start) {
+            self.entries.pop_front();
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! The load plan: what is sent, how, for how long and how often, as a TOML file. The same plan drives every system.
+//! Start at `LoadPlan`; the built-in plans are the files in `benches/plans`.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// One load plan. Sections that are there are run, in the order of the fields.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoadPlan {
+    /// Name, as it stands in results and file names.
+    pub name: String,
+    /// What the plan does, in a sentence.
+    pub title: String,
+    /// The systems that it is meant for; the caller may choose others.
+    pub systems: Vec<String>,
+    /// Bytes of a record's value.
+    pub record_bytes: usize,
+    /// Queues (Kafka: partitions) of the topic.
+    pub queues: u32,
+    /// Producers, each a client of its own.
+    pub producers: u32,
+    /// What a producer waits for.
+    pub acks: Acks,
+    /// Whether producers are idempotent; needs `acks = "all"`.
+    pub idempotence: bool,
+    /// When appended records are synced, as a setting of the topic.
+    pub flush: Flush,
+    /// How systems are warmed up before the first block.
+    pub warm_up: Option<WarmUp>,
+    /// Unthrottled blocks: produce, then read everything back.
+    pub throughput: Option<Throughput>,
+    /// Open-loop blocks at a fixed rate, with latency.
+    pub rate: Option<Rate>,
+    /// Unthrottled blocks over a growing number of queues.
+    pub sweep: Option<QueueSweep>,
+}
+
+/// What a producer waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Acks {
+    /// The leader's append.
+    Leader,
+    /// Every replica in sync.
+    All,
+}
+
+/// The durability class that the topics are created with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Flush {
+    /// A sync before every acknowledgement.
+    Ack,
+    /// Left to the operating system's page cache.
+    Os,
+}
+
+impl Flush {
+    /// The durability class that this setting means on one node.
+    pub fn durability(self) -> &'static str {
+        match self {
+            Flush::Ack => "fsync before ack",
+            Flush::Os => "page cache",
+        }
+    }
+
+    /// The word that plans and the reference broker use.
+    pub fn word(self) -> &'static str {
+        match self {
+            Flush::Ack => "ack",
+            Flush::Os => "os",
+        }
+    }
+}
+
+/// Windows of unthrottled load until the cost per message no longer moves.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WarmUp {
+    /// Length of a window, seconds.
+    pub window_seconds: f64,
+    /// Windows at most.
+    pub windows_maximum: u32,
+    /// A change below this fraction, twice in a row, is steady.
+    pub change_maximum: f64,
+}
+
+/// Unthrottled blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Throughput {
+    /// For how long a block produces, seconds.
+    pub block_seconds: f64,
+    /// Blocks per system.
+    pub pairs: u32,
+    /// How long a producer waits for a batch to fill, milliseconds.
+    pub linger_ms: u32,
+    /// Largest batch, bytes.
+    pub batch_bytes: u32,
+    /// A block ends early at this many records, so that disk use is bounded.
+    pub records_maximum: u64,
+}
+
+/// Open-loop blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// Offered rate of all producers together.
+    pub records_per_second: u64,
+    /// Length of a block, seconds, its lead-in included.
+    pub block_seconds: f64,
+    /// The beginning of a block whose latencies are not counted (connections are being made), seconds.
+    pub lead_in_seconds: f64,
+    /// Blocks per system.
+    pub pairs: u32,
+    /// How long a producer waits for a batch to fill, milliseconds.
+    pub linger_ms: u32,
+    /// Largest batch, bytes.
+    pub batch_bytes: u32,
+}
+
+/// Unthrottled blocks at a fixed number of records per batch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueueSweep {
+    /// The numbers of queues, growing.
+    pub queues: Vec<u32>,
+    /// Records of every batch.
+    pub records_per_batch: u32,
+    /// For how long a block produces, seconds.
+    pub block_seconds: f64,
+    /// Blocks per system and point.
+    pub pairs: u32,
+    /// How long a producer waits for a batch to fill, milliseconds; only the last batches should ever wait.
+    pub linger_ms: u32,
+    /// A block ends early at this many records.
+    pub records_maximum: u64,
+}
+
+impl LoadPlan {
+    /// Names of the built-in plans.
+    pub fn built_in_names() -> impl Iterator<Item = &'static str> {
+        BUILT_IN.iter().map(|(name, _)| *name)
+    }
+
+    /// The built-in plan of this name, or the plan in the file at this path.
+    pub fn named(name_or_path: &str) -> Result<LoadPlan, PlanError> {
+        if let Some((name, text)) = BUILT_IN.iter().find(|(name, _)| *name == name_or_path) {
+            return LoadPlan::parse(text, name);
+        }
+        let path = Path::new(name_or_path);
+        let text = std::fs::read_to_string(path).map_err(|source| PlanError::Read {
+            path: path.to_path_buf(),
+            known: LoadPlan::built_in_names().collect::<Vec<_>>().join(", "),
+            source,
+        })?;
+        LoadPlan::parse(&text, name_or_path)
+    }
+
+    /// Parses and checks a plan; `origin` is named in errors.
+    pub fn parse(text: &str, origin: &str) -> Result<LoadPlan, PlanError> {
+        let plan: LoadPlan = toml::from_str(text)
+            .map_err(|error| PlanError::Form { origin: origin.to_owned(), reason: error.to_string() })?;
+        match plan.first_fault() {
+            Some(reason) => Err(PlanError::Value { origin: origin.to_owned(), reason }),
+            None => Ok(plan),
+        }
+    }
+
+    fn first_fault(&self) -> Option<String> {
+        let mut checks = vec![
+            (
+                !self.name.is_empty() && !self.name.contains(|letter: char| !is_name(letter)),
+                "name is not of a-z, 0-9, -",
+            ),
+            (
+                (crate::payload::BYTES_MINIMUM..=900_000).contains(&self.record_bytes),
+                "record_bytes is not in 64..=900000",
+            ),
+            ((1..=20_000).contains(&self.queues), "queues is not in 1..=20000"),
+            ((1..=64).contains(&self.producers), "producers is not in 1..=64"),
+            (!self.idempotence || self.acks == Acks::All, "idempotence needs acks = \"all\""),
+            (
+                self.throughput.is_some() || self.rate.is_some() || self.sweep.is_some(),
+                "there is none of [throughput], [rate], [sweep]",
+            ),
+        ];
+        if let Some(warm_up) = &self.warm_up {
+            checks.push((is_duration(warm_up.window_seconds), "warm_up.window_seconds is not in 0.1..=600"));
+            checks.push(((1..=1_000).contains(&warm_up.windows_maximum), "warm_up.windows_maximum is not in 1..=1000"));
+            checks
+                .push(((0.001..=1.0).contains(&warm_up.change_maximum), "warm_up.change_maximum is not in 0.001..=1"));
+        }
+        if let Some(block) = &self.throughput {
+            checks.push((is_duration(block.block_seconds), "throughput.block_seconds is not in 0.1..=600"));
+            checks.push(((1..=1_000).contains(&block.pairs), "throughput.pairs is not in 1..=1000"));
+            checks.push((block.records_maximum > 0, "throughput.records_maximum is 0"));
+        }
+        if let Some(block) = &self.rate {
+            checks.push((is_duration(block.block_seconds), "rate.block_seconds is not in 0.1..=600"));
+            let lead_in = (0.0..block.block_seconds).contains(&block.lead_in_seconds);
+            checks.push((lead_in, "rate.lead_in_seconds is not below rate.block_seconds"));
+            checks.push((
+                (1..=10_000_000).contains(&block.records_per_second),
+                "rate.records_per_second is not in 1..=10000000",
+            ));
+            checks.push(((1..=1_000).contains(&block.pairs), "rate.pairs is not in 1..=1000"));
+        }
+        if let Some(sweep) = &self.sweep {
+            checks.push((is_duration(sweep.block_seconds), "sweep.block_seconds is not in 0.1..=600"));
+            checks.push(((1..=1_000).contains(&sweep.pairs), "sweep.pairs is not in 1..=1000"));
+            checks.push((
+                sweep.queues.is_sorted_by(|a, b| a < b) && !sweep.queues.is_empty(),
+                "sweep.queues do not grow",
+            ));
+            checks.push((
+                sweep.queues.iter().all(|count| (1..=20_000).contains(count)),
+                "sweep.queues are not in 1..=20000",
+            ));
+            checks.push((
+                (1..=100_000).contains(&sweep.records_per_batch),
+                "sweep.records_per_batch is not in 1..=100000",
+            ));
+        }
+        checks.into_iter().find(|(holds, _)| !holds).map(|(_, reason)| reason.to_owned())
+    }
+}
+
+/// A plan cannot be used.
+#[derive(Debug, Error)]
+pub enum PlanError {
+    /// Neither a built-in name nor a file.
+    #[error("no plan {path}: {source}; the built-in plans are {known}, or give the path of a TOML file")]
+    Read {
+        /// The path.
+        path: PathBuf,
+        /// Built-in names.
+        known: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not TOML of the plan's schema.
+    #[error("plan {origin}: {reason}")]
+    Form {
+        /// Where the text is from.
+        origin: String,
+        /// What is wrong, with its place.
+        reason: String,
+    },
+    /// A value out of its bounds.
+    #[error("plan {origin}: {reason}")]
+    Value {
+        /// Where the text is from.
+        origin: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+fn is_name(letter: char) -> bool {
+    matches!(letter, 'a'..='z' | '0'..='9' | '-')
+}
+
+fn is_duration(seconds: f64) -> bool {
+    (0.1..=600.0).contains(&seconds)
+}
+
+const BUILT_IN: &[(&str, &str)] = &[
+    ("quick", include_str!("../plans/quick.toml")),
+    ("compare", include_str!("../plans/compare.toml")),
+    ("queues", include_str!("../plans/queues.toml")),
+    ("queues-quick", include_str!("../plans/queues-quick.toml")),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_plan_is_valid_and_bears_its_name() {
+        for name in LoadPlan::built_in_names() {
+            assert_eq!(LoadPlan::named(name).unwrap().name, name);
+        }
+    }
+
+    #[test]
+    fn a_fault_is_named_with_what_is_wrong() {
+        let good = BUILT_IN[0].1;
+        let cases = [
+            ("record_bytes = 100", "record_bytes = 10", "record_bytes"),
+            ("queues = 4", "queues = 0", "queues"),
+            ("queues = 4", "queue = 4", "queue"),
+            ("acks = \"all\"", "acks = \"leader\"", "idempotence"),
+            ("lead_in_seconds = 0.5", "lead_in_seconds = 2.0", "lead_in_seconds"),
+            ("flush = \"os\"", "flush = \"never\"", "flush"),
+        ];
+        for (from, to, named) in cases {
+            assert!(good.contains(from), "{from}");
+            let message = LoadPlan::parse(&good.replace(from, to), "test").unwrap_err().to_string();
+            assert!(message.contains(named), "{to}: {message}");
+        }
+        let message = LoadPlan::named("nothing").unwrap_err().to_string();
+        assert!(message.contains("quick, compare, queues"), "{message}");
+    }
+}

@@ -1,0 +1,449 @@
+//! One run of a plan: warm-up, then the interleaved blocks of each section, then the result. Start at `run`.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hdrhistogram::Histogram;
+use mqassay_harness::artifact::VerdictKind;
+use mqassay_harness::measure::hiccup::HiccupMeter;
+use mqassay_harness::measure::percentile::{latency_histogram, percentile, spectrum};
+use mqassay_harness::measure::result::{BenchResult, MetricRow, Sweep, SweepPoint, SystemVerdict};
+use mqassay_harness::measure::statistics::{Interval, median_interval};
+use mqassay_harness::measure::{manifest, steady};
+
+use crate::assemble::{self, Sample};
+use crate::block::{self, BATCH_RECORDS_MAXIMUM, ThroughputBlock, Unthrottled};
+use crate::client::{self, Admin, Batching};
+use crate::fake::FakeBroker;
+use crate::plan::{LoadPlan, QueueSweep, Rate, Throughput, WarmUp};
+use crate::verify::Verification;
+use crate::{BenchError, Progress, SystemTarget};
+
+pub(crate) fn run(
+    plan: &LoadPlan,
+    systems: &[SystemTarget],
+    progress: &dyn Fn(Progress),
+) -> Result<BenchResult, BenchError> {
+    if systems.is_empty() {
+        return Err(BenchError::NoSystems);
+    }
+    let stolen_before = manifest::stolen_and_total_ticks();
+    let meter = HiccupMeter::start(Duration::from_millis(1));
+    let meter = meter.map_err(|source| BenchError::Io { action: "start the hiccup meter", source })?;
+    let mut session = Session::new(plan, systems, progress)?;
+    if let Some(warm_up) = plan.warm_up {
+        session.warm_up(warm_up)?;
+    }
+    if let Some(load) = plan.throughput {
+        session.throughput(load)?;
+    }
+    if let Some(load) = plan.rate {
+        session.rate(load)?;
+    }
+    if let Some(sweep) = &plan.sweep {
+        session.sweep(sweep)?;
+    }
+    let stolen = manifest::stolen_share(stolen_before, manifest::stolen_and_total_ticks());
+    Ok(session.finish(&stolen, meter.stop()))
+}
+
+struct Session<'a> {
+    plan: &'a LoadPlan,
+    systems: &'a [SystemTarget],
+    admins: Vec<Admin>,
+    progress: &'a dyn Fn(Progress),
+    salt: u64,
+    blocks_done: u32,
+    blocks_total: u32,
+    verdicts: Vec<Tally>,
+    result: BenchResult,
+}
+
+/// The verdicts of one system's blocks added up.
+#[derive(Clone)]
+struct Tally {
+    verdict: VerdictKind,
+    verified: u64,
+    anomalies: BTreeMap<String, u64>,
+}
+
+impl<'a> Session<'a> {
+    fn new(
+        plan: &'a LoadPlan,
+        systems: &'a [SystemTarget],
+        progress: &'a dyn Fn(Progress),
+    ) -> Result<Session<'a>, BenchError> {
+        let admins = systems.iter().map(Admin::connect).collect::<Result<Vec<Admin>, BenchError>>()?;
+        // Topic names must not meet those of an earlier run on the same broker; nothing measured depends on them.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let data_dir = systems.iter().find_map(|system| system.data_dir.clone()).unwrap_or_else(std::env::temp_dir);
+        let result = BenchResult {
+            plan: plan.name.clone(),
+            title: plan.title.clone(),
+            manifest: manifest::machine(&data_dir),
+            ..BenchResult::default()
+        };
+        let count = systems.len() as u32;
+        let blocks = plan.warm_up.map_or(0, |warm_up| warm_up.windows_maximum)
+            + plan.throughput.map_or(0, |load| load.pairs)
+            + plan.rate.map_or(0, |load| load.pairs)
+            + plan.sweep.as_ref().map_or(0, |sweep| sweep.pairs * sweep.queues.len() as u32);
+        let null_sinks =
+            u32::from(plan.throughput.is_some()) + plan.sweep.as_ref().map_or(0, |sweep| sweep.queues.len() as u32);
+        let tally = Tally { verdict: VerdictKind::Valid, verified: 0, anomalies: BTreeMap::new() };
+        Ok(Session {
+            plan,
+            systems,
+            admins,
+            progress,
+            salt: now.as_nanos() as u64,
+            blocks_done: 0,
+            blocks_total: blocks * count + null_sinks,
+            verdicts: vec![tally; systems.len()],
+            result,
+        })
+    }
+
+    /// Windows of unthrottled load on one system after the other, until its cost no longer moves.
+    fn warm_up(&mut self, warm_up: WarmUp) -> Result<(), BenchError> {
+        for index in 0..self.systems.len() {
+            let mut costs = Vec::new();
+            let load = self.warm_up_load(warm_up);
+            while costs.len() < warm_up.windows_maximum as usize {
+                let block = self.unthrottled(index, load, "warm-up")?;
+                let cpu_ns = assemble::throughput_sample(&block).get("broker_cpu_ns_per_message").copied();
+                // A system whose CPU cannot be read is steady when its rate is.
+                costs.push(cpu_ns.unwrap_or(1e9 / block.produce_records_per_second.max(1.0)));
+                if steady::steady_from(&costs, warm_up.change_maximum).is_some() {
+                    break;
+                }
+            }
+            let is_steady = steady::steady_from(&costs, warm_up.change_maximum).is_some();
+            let skipped = warm_up.windows_maximum - costs.len() as u32;
+            self.blocks_total -= skipped;
+            let (first, last) = (costs[0], costs[costs.len() - 1]);
+            let outcome = if is_steady { "steady" } else { "not steady within the plan's windows" };
+            let (count, seconds) = (costs.len(), warm_up.window_seconds);
+            let text = format!("{count} windows of {seconds} s, {first:.0} then {last:.0} ns a message, {outcome}");
+            let name = self.systems[index].name.clone();
+            if !is_steady {
+                self.remark(format!("{name} was not shown to be warm before its first block ({text})."));
+            }
+            self.result.manifest.insert(format!("{name} warm-up"), text);
+        }
+        Ok(())
+    }
+
+    fn throughput(&mut self, load: Throughput) -> Result<(), BenchError> {
+        let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); self.systems.len()];
+        let unthrottled = self.throughput_load(load);
+        for pair in 0..load.pairs {
+            for index in assemble::order(pair, self.systems.len()) {
+                let block = self.unthrottled(index, unthrottled, "throughput")?;
+                samples[index].push(assemble::throughput_sample(&block));
+            }
+        }
+        self.report(&samples, load.pairs);
+        self.headroom(unthrottled)
+    }
+
+    /// How much of the produce figure is the client's own: the null sink's over the measured.
+    fn headroom(&mut self, load: Unthrottled) -> Result<(), BenchError> {
+        let sink = self.null_sink(load)?.produce_records_per_second;
+        let is_produce = |row: &&MetricRow| row.metric == "produce_records_per_second";
+        let measured: Vec<MetricRow> = self.result.rows.iter().filter(is_produce).cloned().collect();
+        for row in measured {
+            let headroom = |rate: f64| sink / rate.max(1.0);
+            let ratio = headroom(row.value);
+            if ratio < HEADROOM_MINIMUM {
+                let system = &row.system;
+                let text = "below 1.5, so that its produce throughput is bound by the client; compare CPU per message";
+                self.result.remarks.push(format!("{system}: the client's headroom is {ratio:.2}, {text}."));
+            }
+            self.result.rows.push(MetricRow {
+                metric: "client_headroom".to_owned(),
+                unit: "ratio".to_owned(),
+                value: ratio,
+                low: headroom(row.high),
+                high: headroom(row.low),
+                ..row
+            });
+        }
+        Ok(())
+    }
+
+    /// The same client and load against a broker in memory that does nothing.
+    fn null_sink(&mut self, load: Unthrottled) -> Result<ThroughputBlock, BenchError> {
+        let sink = FakeBroker::start().map_err(|source| BenchError::Io { action: "start the null sink", source })?;
+        let target = sink.target();
+        self.step("null sink", &target.name);
+        let admin = Admin::connect(&target)?;
+        let topic = block::new_run(self.plan, &target, u64::from(self.blocks_done), self.salt, load.queues);
+        let measure = || block::throughput(&target, self.plan, &admin, &topic, load);
+        let block = block::on_topic(&target, self.plan, &admin, &topic, measure)?;
+        self.blocks_done += 1;
+        Ok(block)
+    }
+
+    fn rate(&mut self, load: Rate) -> Result<(), BenchError> {
+        let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); self.systems.len()];
+        let mut merged: Vec<[Histogram<u64>; 3]> =
+            self.systems.iter().map(|_| std::array::from_fn(|_| latency_histogram())).collect();
+        for pair in 0..load.pairs {
+            for index in assemble::order(pair, self.systems.len()) {
+                let target = &self.systems[index];
+                self.step("open loop", &target.name);
+                let topic = self.topic(index, self.plan.queues);
+                let admin = &self.admins[index];
+                let measure = || block::rate(target, self.plan, admin, &topic, load);
+                let block = block::on_topic(target, self.plan, admin, &topic, measure)?;
+                self.note(index, &block.verification, block.unsettled, block.first_error.as_deref());
+                if block.achieved_share < ACHIEVED_SHARE_MINIMUM {
+                    let (name, percent) = (&target.name, 100.0 * block.achieved_share);
+                    self.remark(format!("{name} achieved {percent:.1} % of the offered rate in an open-loop block."));
+                }
+                if block.not_positive > 0 {
+                    let (name, count) = (&target.name, block.not_positive);
+                    self.remark(format!("{name}: {count} latencies were zero or negative; they count as 1 ns."));
+                }
+                for (sum, part) in merged[index].iter_mut().zip([&block.response, &block.service, &block.lag]) {
+                    sum.add(part).expect("histograms of one range can be added");
+                }
+                samples[index].push(assemble::rate_sample(&block));
+            }
+        }
+        self.report(&samples, load.pairs);
+        for (target, histograms) in self.systems.iter().zip(&merged) {
+            for (what, histogram) in ["end to end", "end to end, service", "schedule lag"].iter().zip(histograms) {
+                self.result.spectra.push(spectrum(&target.name, what, histogram));
+            }
+        }
+        Ok(())
+    }
+
+    fn sweep(&mut self, sweep: &QueueSweep) -> Result<(), BenchError> {
+        let mut produce: Vec<Sweep> = Vec::new();
+        let mut cost: Vec<Sweep> = Vec::new();
+        for target in self.systems {
+            produce.push(empty_sweep(&target.name, "produce_records_per_second", "records/s"));
+            cost.push(empty_sweep(&target.name, "broker_cpu_produce_ns_per_message", "ns"));
+        }
+        let mut sink = empty_sweep("null-sink", "produce_records_per_second", "records/s");
+        for &queues in &sweep.queues {
+            let samples = self.sweep_point(sweep, queues, &mut produce);
+            for (index, samples) in samples.iter().enumerate() {
+                produce[index].points.extend(point(queues, samples, "produce_records_per_second"));
+                cost[index].points.extend(point(queues, samples, "broker_cpu_produce_ns_per_message"));
+            }
+            let block = self.null_sink(self.sweep_load(sweep, queues))?;
+            sink.points.extend(point(queues, &[assemble::throughput_sample(&block)], "produce_records_per_second"));
+            self.remark_client_bound(&produce, &sink);
+        }
+        for (produce, cost) in produce.iter().zip(&mut cost) {
+            cost.stopped.clone_from(&produce.stopped);
+        }
+        let sweeps = produce.into_iter().chain([sink]).chain(cost);
+        self.result.sweeps.extend(sweeps.filter(|sweep| !sweep.points.is_empty() || sweep.stopped.is_some()));
+        Ok(())
+    }
+
+    /// The blocks of one point of a sweep, by system; a system that cannot go on is marked with the reason.
+    fn sweep_point(&mut self, sweep: &QueueSweep, queues: u32, produce: &mut [Sweep]) -> Vec<Vec<Sample>> {
+        let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); self.systems.len()];
+        for pair in 0..sweep.pairs {
+            for index in assemble::order(pair, self.systems.len()) {
+                if produce[index].stopped.is_some() {
+                    continue;
+                }
+                match self.unthrottled(index, self.sweep_load(sweep, queues), &format!("{queues} queues")) {
+                    Ok(block) => samples[index].push(assemble::throughput_sample(&block)),
+                    Err(error) => produce[index].stopped = Some(format!("at {queues} queues: {error}")),
+                }
+            }
+        }
+        samples
+    }
+
+    /// Says at which points of a sweep the client, and not the broker, sets the pace.
+    fn remark_client_bound(&mut self, produce: &[Sweep], sink: &Sweep) {
+        let Some(ceiling) = sink.points.last().copied() else { return };
+        for sweep in produce {
+            let Some(last) = sweep.points.last().filter(|last| last.x == ceiling.x) else { continue };
+            let headroom = ceiling.value / last.value.max(1.0);
+            if headroom < HEADROOM_MINIMUM {
+                let (system, queues) = (&sweep.system, last.x);
+                let text = format!("the client's headroom is {headroom:.2}, below 1.5: compare CPU per message");
+                self.result.remarks.push(format!("{system} at {queues} queues: {text}."));
+            }
+        }
+    }
+
+    /// One unthrottled block on one system, judged and counted.
+    fn unthrottled(&mut self, index: usize, load: Unthrottled, what: &str) -> Result<ThroughputBlock, BenchError> {
+        let target = &self.systems[index];
+        self.step(what, &target.name);
+        let topic = self.topic(index, load.queues);
+        let admin = &self.admins[index];
+        let measure = || block::throughput(target, self.plan, admin, &topic, load);
+        let block = block::on_topic(target, self.plan, admin, &topic, measure)?;
+        self.note(index, &block.verification, block.unsettled, block.first_error.as_deref());
+        Ok(block)
+    }
+
+    fn topic(&self, index: usize, queues: u32) -> client::NewRun {
+        block::new_run(self.plan, &self.systems[index], u64::from(self.blocks_done), self.salt, queues)
+    }
+
+    fn note(&mut self, index: usize, found: &Verification, unsettled: u64, first_error: Option<&str>) {
+        self.blocks_done += 1;
+        let tally = &mut self.verdicts[index];
+        tally.verdict = tally.verdict.max(found.verdict);
+        tally.verified += found.verified;
+        for (anomaly, count) in &found.anomalies {
+            *tally.anomalies.entry((*anomaly).to_owned()).or_default() += count;
+        }
+        let name = &self.systems[index].name;
+        if let Some(reason) = &found.unknown {
+            self.remark(format!("{name}: a block could not be judged: {reason}."));
+        }
+        if unsettled > 0 {
+            let error = first_error.unwrap_or("no reason given");
+            self.remark(format!("{name}: {unsettled} records of a block were not acknowledged: {error}."));
+        }
+    }
+
+    fn report(&mut self, samples: &[Vec<Sample>], pairs: u32) {
+        for (target, samples) in self.systems.iter().zip(samples) {
+            self.result.rows.extend(assemble::rows(&self.plan.name, &target.name, samples));
+        }
+        for index in 1..self.systems.len() {
+            let first = (self.systems[0].name.as_str(), samples[0].as_slice());
+            let second = (self.systems[index].name.as_str(), samples[index].as_slice());
+            for ratio in assemble::ratios(&self.plan.name, first, second) {
+                let interval = Interval { value: ratio.ratio, low: ratio.low, high: ratio.high };
+                if interval.holds_one() {
+                    let (metric, other) = (&ratio.metric, &second.0);
+                    let effect = 100.0 * interval.smallest_detectable_effect();
+                    let text = format!("{metric}: no difference shown between {} and {other}", first.0);
+                    self.result.remarks.push(format!("{text}; a change below {effect:.0} % would not show."));
+                }
+                self.result.ratios.push(ratio);
+            }
+        }
+        if (pairs as usize) < mqassay_harness::measure::statistics::VALUES_MINIMUM {
+            self.remark(format!("With {pairs} blocks per system the intervals are the range of the blocks' values."));
+        }
+    }
+
+    fn remark(&mut self, text: String) {
+        if !self.result.remarks.contains(&text) {
+            self.result.remarks.push(text);
+        }
+    }
+
+    fn step(&self, what: &str, system: &str) {
+        let text = format!("{}: {what}, {system}", self.plan.name);
+        (self.progress)(Progress { done: self.blocks_done, total: self.blocks_total, text });
+    }
+
+    /// Completes the manifest and the verdicts, and takes back figures that have no green verdict.
+    fn finish(mut self, stolen: &str, hiccups: Option<Histogram<u64>>) -> BenchResult {
+        let mut put = |name: String, value: String| self.result.manifest.insert(name, value);
+        put("stolen time".to_owned(), stolen.to_owned());
+        put("client".to_owned(), client::library_version());
+        put("plan".to_owned(), serde_json::to_string(self.plan).unwrap_or_else(|error| error.to_string()));
+        put("payload".to_owned(), "incompressible, not compressed, checksummed, every record verified".to_owned());
+        if let Some(hiccups) = hiccups {
+            let p999 = percentile(&hiccups, 99.9).map_or("too few samples".to_owned(), |value| format!("{value} ns"));
+            put("hiccup p99.9".to_owned(), p999);
+            put("hiccup maximum".to_owned(), format!("{} ns", hiccups.max()));
+        }
+        for target in self.systems {
+            put(format!("{} version", target.name), target.version.clone());
+            for (name, value) in &target.settings {
+                put(format!("{} {name}", target.name), value.clone());
+            }
+        }
+        let durabilities: Vec<&str> = self.systems.iter().map(|target| target.durability.as_str()).collect();
+        if durabilities.iter().any(|durability| *durability != durabilities[0]) {
+            self.remark("The systems' durability classes differ: their figures are not comparable.".to_owned());
+        }
+        for (target, tally) in self.systems.iter().zip(self.verdicts.clone()) {
+            if tally.verdict != VerdictKind::Valid {
+                let name = &target.name;
+                self.result.rows.retain(|row| row.system != *name);
+                self.result.ratios.retain(|ratio| !ratio.ratio_of.contains(name));
+                self.result.spectra.retain(|spectrum| spectrum.system != *name);
+                self.result.sweeps.retain(|sweep| sweep.system != *name);
+                self.result.remarks.push(format!("{name}: no figure counts, as its verdict is not valid."));
+            }
+            self.result.verdicts.push(SystemVerdict {
+                system: target.name.clone(),
+                verdict: format!("{:?}", tally.verdict).to_lowercase(),
+                verified_messages: tally.verified,
+                anomalies: tally.anomalies,
+                durability: target.durability.clone(),
+            });
+        }
+        (self.progress)(Progress { done: self.blocks_total, total: self.blocks_total, text: "done".to_owned() });
+        self.result
+    }
+
+    fn throughput_load(&self, load: Throughput) -> Unthrottled {
+        let batching =
+            Batching { linger_ms: load.linger_ms, batch_bytes: load.batch_bytes, batch_records: BATCH_RECORDS_MAXIMUM };
+        // Runs of a full batch to each queue, so that batches fill whatever the number of queues.
+        let run_length = (load.batch_bytes / self.plan.record_bytes as u32).max(1);
+        let (queues, records_maximum) = (self.plan.queues, load.records_maximum);
+        Unthrottled { queues, seconds: load.block_seconds, records_maximum, run_length, batching }
+    }
+
+    fn warm_up_load(&self, warm_up: WarmUp) -> Unthrottled {
+        let (batch_bytes, linger_ms) =
+            self.plan.throughput.map_or((65_536, 5), |load| (load.batch_bytes, load.linger_ms));
+        let (pairs, records_maximum) = (1, u64::MAX);
+        let block_seconds = warm_up.window_seconds;
+        let load = Throughput { block_seconds, pairs, linger_ms, batch_bytes, records_maximum };
+        let bound = self.plan.throughput.map_or(WARM_UP_RECORDS_MAXIMUM, |load| load.records_maximum);
+        Unthrottled { records_maximum: bound, ..self.throughput_load(load) }
+    }
+
+    fn sweep_load(&self, sweep: &QueueSweep, queues: u32) -> Unthrottled {
+        // Twice what the records need, so that their number and not their size ends a batch.
+        let needed = (self.plan.record_bytes as u32 + RECORD_OVERHEAD_BYTES) * sweep.records_per_batch;
+        let batching = Batching {
+            linger_ms: sweep.linger_ms,
+            batch_bytes: (needed * 2).max(16_384),
+            batch_records: sweep.records_per_batch,
+        };
+        let (seconds, records_maximum) = (sweep.block_seconds, sweep.records_maximum);
+        Unthrottled { queues, seconds, records_maximum, run_length: sweep.records_per_batch, batching }
+    }
+}
+
+fn empty_sweep(system: &str, metric: &str, unit: &str) -> Sweep {
+    Sweep {
+        system: system.to_owned(),
+        variable: "queues".to_owned(),
+        metric: metric.to_owned(),
+        unit: unit.to_owned(),
+        points: Vec::new(),
+        stopped: None,
+    }
+}
+
+fn point(queues: u32, samples: &[Sample], metric: &str) -> Option<SweepPoint> {
+    let values = |name: &str| samples.iter().filter_map(|sample| sample.get(name).copied()).collect::<Vec<f64>>();
+    let interval = median_interval(&values(metric), u64::from(queues))?;
+    let records_per_batch = median_interval(&values("records_per_batch"), 0).map_or(0.0, |interval| interval.value);
+    let x = f64::from(queues);
+    Some(SweepPoint { x, value: interval.value, low: interval.low, high: interval.high, records_per_batch })
+}
+
+/// A headroom below this marks a figure as bound by the client.
+const HEADROOM_MINIMUM: f64 = 1.5;
+/// An open-loop block that achieved less of its offered rate is remarked on.
+const ACHIEVED_SHARE_MINIMUM: f64 = 0.99;
+const WARM_UP_RECORDS_MAXIMUM: u64 = 2_000_000;
+/// What a record without key and headers adds to its value in a batch, at most.
+const RECORD_OVERHEAD_BYTES: u32 = 32;

@@ -1,0 +1,300 @@
+//! A node's configuration: two presets and an override by the names of the command line.
+//! Values are checked once, here; inner code never re-checks. Not here: settings of one topic; see `settings`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::settings::{FlushMode, Layout, LogClass, SEGMENT_BYTES, TopicSettings, parse_or_never};
+
+/// Where clients are told to connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advertised {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// A node's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// The broker's id.
+    pub node_id: i32,
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where clients are told to connect; none is the address that was bound.
+    pub advertised: Option<Advertised>,
+    /// The settings of topics that do not say otherwise.
+    pub topic: TopicSettings,
+    /// The longest time that confirmed bytes stay unsynced under `flush=interval`.
+    pub flush_interval: Duration,
+    /// How often retention is applied.
+    pub retention_check: Duration,
+    /// A producer's state is forgotten after this long without a batch.
+    pub producer_expiry: Duration,
+    /// Bytes of recent batches kept in memory; the logs of the partitioned layout divide it.
+    pub tail_cache_bytes: usize,
+    /// Queues of a topic that does not say how many.
+    pub default_partitions: u32,
+    /// Whether a Metadata request may create the topics that it names.
+    pub auto_create_topics: bool,
+    /// A snapshot of the metadata is written after this many records.
+    pub snapshot_records: u64,
+    /// The longest request, in bytes.
+    pub frame_bytes_max: usize,
+    /// The most connections at a time.
+    pub connections_max: usize,
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Nobody knows the setting.
+    #[error("unknown setting `{name}`; known are {known}", known = KEYS.join(", "))]
+    Unknown {
+        /// The name given.
+        name: String,
+    },
+    /// The value is not of the setting's form.
+    #[error("setting {name} cannot be `{value}`: {wanted} is wanted")]
+    Invalid {
+        /// The setting.
+        name: String,
+        /// The value given.
+        value: String,
+        /// What is accepted.
+        wanted: &'static str,
+    },
+}
+
+impl NodeConfig {
+    /// For real use: Kafka's defaults where Kafka has the setting, segments of 256 MiB.
+    pub fn production() -> NodeConfig {
+        NodeConfig {
+            node_id: 0,
+            listen: SocketAddr::from(([127, 0, 0, 1], 9092)),
+            advertised: None,
+            topic: TopicSettings {
+                layout: Layout::Shared,
+                class: LogClass {
+                    flush: FlushMode::Ack,
+                    segment_bytes: 256 << 20,
+                    retention_ms: Some(7 * 24 * 3_600_000),
+                    retention_bytes: None,
+                },
+                max_message_bytes: 1_048_588,
+                min_insync_replicas: 1,
+            },
+            flush_interval: Duration::from_millis(1000),
+            retention_check: Duration::from_secs(300),
+            producer_expiry: Duration::from_secs(24 * 3600),
+            tail_cache_bytes: 128 << 20,
+            default_partitions: 4,
+            auto_create_topics: true,
+            snapshot_records: 10_000,
+            frame_bytes_max: 100 << 20,
+            connections_max: 4096,
+        }
+    }
+
+    /// For simulations and tests: segments roll, caches evict and snapshots are written at once.
+    pub fn tiny() -> NodeConfig {
+        let mut config = NodeConfig::production();
+        config.topic.class.segment_bytes = 16 << 10;
+        config.topic.max_message_bytes = 8 << 10;
+        config.flush_interval = Duration::from_millis(200);
+        config.retention_check = Duration::from_secs(1);
+        config.tail_cache_bytes = 4 << 10;
+        config.snapshot_records = 8;
+        config.frame_bytes_max = 1 << 20;
+        config.connections_max = 64;
+        config
+    }
+
+    /// The production preset with settings by name.
+    pub fn from_settings(settings: &BTreeMap<String, String>) -> Result<NodeConfig, ConfigError> {
+        NodeConfig::production().with_settings(settings)
+    }
+
+    /// This configuration with settings by name.
+    pub fn with_settings(mut self, settings: &BTreeMap<String, String>) -> Result<NodeConfig, ConfigError> {
+        for (name, value) in settings {
+            self.set(name, value)?;
+        }
+        Ok(self)
+    }
+
+    /// A setting's value by name, as it is set; none where nothing was said or nobody knows the name.
+    pub fn value(&self, name: &str) -> Option<String> {
+        let class = &self.topic.class;
+        let never = || "-1".to_owned();
+        Some(match name {
+            "layout" => self.topic.layout.name().to_owned(),
+            "flush" => class.flush.name().to_owned(),
+            "flush-interval-ms" => self.flush_interval.as_millis().to_string(),
+            "segment-bytes" => class.segment_bytes.to_string(),
+            "retention-ms" => class.retention_ms.map_or_else(never, |ms| ms.to_string()),
+            "retention-bytes" => class.retention_bytes.map_or_else(never, |bytes| bytes.to_string()),
+            "retention-check-ms" => self.retention_check.as_millis().to_string(),
+            "max-message-bytes" => self.topic.max_message_bytes.to_string(),
+            "producer-expiry-ms" => self.producer_expiry.as_millis().to_string(),
+            "tail-cache-bytes" => self.tail_cache_bytes.to_string(),
+            "default-partitions" => self.default_partitions.to_string(),
+            "auto-create-topics" => self.auto_create_topics.to_string(),
+            "snapshot-records" => self.snapshot_records.to_string(),
+            "frame-bytes-max" => self.frame_bytes_max.to_string(),
+            "connections-max" => self.connections_max.to_string(),
+            "advertised" => self.advertised.as_ref().map(|at| format!("{}:{}", at.host, at.port))?,
+            "listen" => self.listen.to_string(),
+            "node-id" => self.node_id.to_string(),
+            _ => return None,
+        })
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
+        let refused = |wanted| ConfigError::Invalid { name: name.to_owned(), value: value.to_owned(), wanted };
+        let milliseconds = || value.parse().ok().filter(|ms| *ms > 0).map(Duration::from_millis);
+        let class = &mut self.topic.class;
+        match name {
+            "layout" => {
+                self.topic.layout = Layout::from_name(value).ok_or_else(|| refused("`shared` or `partitioned`"))?;
+            }
+            "flush" => class.flush = FlushMode::from_name(value).ok_or_else(|| refused("`ack`, `interval` or `os`"))?,
+            "segment-bytes" => {
+                let parsed = value.parse().ok().filter(|bytes| SEGMENT_BYTES.contains(bytes));
+                class.segment_bytes = parsed.ok_or_else(|| refused("bytes from 1024 below 2^31"))?;
+            }
+            "retention-ms" => {
+                class.retention_ms = parse_or_never(value).ok_or_else(|| refused("milliseconds, or -1"))?;
+            }
+            "retention-bytes" => {
+                let parsed = parse_or_never(value).ok_or_else(|| refused("bytes, or -1"))?;
+                class.retention_bytes = parsed.map(i64::unsigned_abs);
+            }
+            "flush-interval-ms" => self.flush_interval = milliseconds().ok_or_else(|| refused(MILLISECONDS))?,
+            "retention-check-ms" => self.retention_check = milliseconds().ok_or_else(|| refused(MILLISECONDS))?,
+            "producer-expiry-ms" => self.producer_expiry = milliseconds().ok_or_else(|| refused(MILLISECONDS))?,
+            "max-message-bytes" => {
+                let parsed = value.parse().ok().filter(|bytes| (100..=i32::MAX as u32).contains(bytes));
+                self.topic.max_message_bytes = parsed.ok_or_else(|| refused("bytes from 100 below 2^31"))?;
+            }
+            _ => self.set_node(name, value)?,
+        }
+        Ok(())
+    }
+
+    fn set_node(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
+        let refused = |wanted| ConfigError::Invalid { name: name.to_owned(), value: value.to_owned(), wanted };
+        let count =
+            |minimum: u64, maximum: u64| value.parse::<u64>().ok().filter(|count| (minimum..=maximum).contains(count));
+        match name {
+            "node-id" => {
+                let parsed = value.parse().ok().filter(|id| *id >= 0);
+                self.node_id = parsed.ok_or_else(|| refused("a number from 0 below 2^31"))?;
+            }
+            "listen" => {
+                self.listen = value.parse().map_err(|_| refused("an address and port, as in 127.0.0.1:9092"))?
+            }
+            "advertised" => {
+                let parsed = value.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+                let (host, port) = parsed.ok_or_else(|| refused("a host and port, as in broker.example:9092"))?;
+                self.advertised = Some(Advertised { host: host.to_owned(), port });
+            }
+            "tail-cache-bytes" => {
+                self.tail_cache_bytes = count(0, 1 << 40).ok_or_else(|| refused("bytes up to 2^40"))? as usize;
+            }
+            "default-partitions" => {
+                let partitions =
+                    count(1, u64::from(PARTITIONS_MAX)).ok_or_else(|| refused("a count from 1 to 65536"))?;
+                self.default_partitions = partitions as u32;
+            }
+            "auto-create-topics" => {
+                self.auto_create_topics = value.parse().map_err(|_| refused("`true` or `false`"))?;
+            }
+            "snapshot-records" => {
+                self.snapshot_records = count(1, 1 << 32).ok_or_else(|| refused("a count from 1"))?;
+            }
+            "frame-bytes-max" => {
+                self.frame_bytes_max =
+                    count(1024, (1 << 31) - 1).ok_or_else(|| refused("bytes from 1024 below 2^31"))? as usize;
+            }
+            "connections-max" => {
+                self.connections_max = count(1, 1 << 20).ok_or_else(|| refused("a count from 1 to 2^20"))? as usize;
+            }
+            _ => return Err(ConfigError::Unknown { name: name.to_owned() }),
+        }
+        Ok(())
+    }
+}
+
+/// The settings' names, as the command line has them.
+pub const KEYS: [&str; 18] = [
+    "layout",
+    "flush",
+    "flush-interval-ms",
+    "segment-bytes",
+    "retention-ms",
+    "retention-bytes",
+    "retention-check-ms",
+    "max-message-bytes",
+    "producer-expiry-ms",
+    "tail-cache-bytes",
+    "default-partitions",
+    "auto-create-topics",
+    "snapshot-records",
+    "frame-bytes-max",
+    "connections-max",
+    "advertised",
+    "listen",
+    "node-id",
+];
+
+/// The most queues that one topic may have.
+pub const PARTITIONS_MAX: u32 = 65_536;
+
+const MILLISECONDS: &str = "milliseconds from 1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn every_key_is_known_and_checks_its_value() {
+        for key in KEYS {
+            let error = NodeConfig::from_settings(&settings(&[(key, "~")])).expect_err("`~` is nobody's value");
+            assert!(matches!(error, ConfigError::Invalid { .. }), "{error}");
+        }
+        let error = NodeConfig::from_settings(&settings(&[("colour", "red")])).expect_err("nobody knows it");
+        assert!(error.to_string().contains("retention-check-ms"), "{error}");
+    }
+
+    #[test]
+    fn every_value_can_be_set_again() {
+        let config =
+            NodeConfig { advertised: Some(Advertised { host: "h".to_owned(), port: 1 }), ..NodeConfig::tiny() };
+        let values = KEYS.map(|key| (key.to_owned(), config.value(key).expect("every key has a value")));
+        assert_eq!(NodeConfig::production().with_settings(&values.into()).expect("they were valid"), config);
+    }
+
+    #[test]
+    fn settings_override_the_preset() {
+        let config = NodeConfig::from_settings(&settings(&[
+            ("layout", "partitioned"),
+            ("flush", "os"),
+            ("retention-ms", "-1"),
+            ("listen", "127.0.0.1:0"),
+            ("advertised", "localhost:1234"),
+        ]))
+        .expect("all are valid");
+        assert_eq!(config.topic.layout, Layout::Partitioned);
+        assert_eq!(config.topic.class.flush, FlushMode::Os);
+        assert_eq!(config.topic.class.retention_ms, None);
+        assert_eq!(config.advertised, Some(Advertised { host: "localhost".to_owned(), port: 1234 }));
+        assert_eq!(config.default_partitions, 4);
+    }
+}

@@ -1,0 +1,119 @@
+//! The pieces of a read, some at hand and some on their way from the disk, until all are there.
+//! Not here: who wants them (`fetch`, `list_offsets`).
+
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::ResponseError;
+
+use super::log::{DiskEffect, DiskPiece, ReadPiece};
+use super::machine::{Core, Effects, RequestId};
+use super::types::Ticket;
+
+/// Who wants a cold read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ReadTarget {
+    pub(super) owner: ReadOwner,
+    pub(super) id: RequestId,
+    /// Which of the request's partitions, counted over all topics.
+    pub(super) slot: usize,
+    /// Which piece of the partition's read.
+    pub(super) piece: usize,
+    pub(super) disk: DiskPiece,
+}
+
+/// The call that wants a cold read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReadOwner {
+    Fetch,
+    ListOffsets,
+}
+
+/// The pieces of one partition's read.
+#[derive(Debug, Default)]
+pub(super) struct Gather {
+    parts: Vec<Vec<Bytes>>,
+    outstanding: usize,
+    failed: bool,
+}
+
+impl Gather {
+    pub(super) fn is_complete(&self) -> bool {
+        self.outstanding == 0
+    }
+
+    /// All bytes in order, or KAFKA_STORAGE_ERROR where a piece could not be read.
+    pub(super) fn into_bytes(self) -> Result<Bytes, ResponseError> {
+        assert!(self.outstanding == 0, "a gather is taken when it is complete");
+        if self.failed {
+            return Err(ResponseError::KafkaStorageError);
+        }
+        let mut parts = self.parts.into_iter().flatten();
+        let Some(first) = parts.next() else { return Ok(Bytes::new()) };
+        let Some(second) = parts.next() else { return Ok(first) };
+        let mut joined = BytesMut::from(&first[..]);
+        joined.extend_from_slice(&second);
+        parts.for_each(|part| joined.extend_from_slice(&part));
+        Ok(joined.freeze())
+    }
+
+    fn put(&mut self, piece: usize, bytes: Option<Vec<Bytes>>) {
+        self.outstanding -= 1;
+        match bytes {
+            Some(bytes) => self.parts[piece] = bytes,
+            None => self.failed = true,
+        }
+    }
+}
+
+impl Core {
+    /// Starts the cold reads among the pieces.
+    pub(super) fn gather(
+        &mut self,
+        owner: ReadOwner,
+        id: RequestId,
+        slot: usize,
+        pieces: Vec<ReadPiece>,
+        effects: &mut Effects,
+    ) -> Gather {
+        let mut gather = Gather::default();
+        for (piece, read) in pieces.into_iter().enumerate() {
+            match read {
+                ReadPiece::Cached(bytes) => gather.parts.push(vec![bytes]),
+                ReadPiece::OnDisk(disk) => {
+                    let ticket = self.next_ticket();
+                    self.reads.insert(ticket, ReadTarget { owner, id, slot, piece, disk });
+                    let DiskPiece { log, segment, at, length, .. } = disk;
+                    effects.disk.push(DiskEffect::Read { ticket, log, segment, at, length });
+                    gather.parts.push(Vec::new());
+                    gather.outstanding += 1;
+                }
+            }
+        }
+        gather
+    }
+
+    /// Takes what a cold read brought to whom it belongs.
+    pub(super) fn on_read(&mut self, ticket: Ticket, result: Result<Bytes, io::ErrorKind>, effects: &mut Effects) {
+        let Some(target) = self.reads.remove(&ticket) else { return };
+        let log = self.logs.get_mut(&target.disk.log);
+        // A piece that is gone or corrupt answers as a storage error, which clients retry; the next look is exact.
+        let checked = match (log, result) {
+            (Some(log), Ok(bytes)) => log.check_read(&target.disk, &bytes).ok(),
+            (None, _) | (_, Err(_)) => None,
+        };
+        let gather = match target.owner {
+            ReadOwner::Fetch => self.fetches.gather_of(target.id, target.slot),
+            ReadOwner::ListOffsets => self.lookups.gather_of(target.id, target.slot),
+        };
+        // The connection may have closed meanwhile.
+        let Some(gather) = gather else { return };
+        gather.put(target.piece, checked);
+        if gather.is_complete() {
+            match target.owner {
+                ReadOwner::Fetch => self.on_fetch_gathered(target.id, effects),
+                ReadOwner::ListOffsets => self.on_lookup_gathered(target.id, target.slot, effects),
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Reads: whole batches below the high watermark, from the tail cache or from disk, checked when they come from disk.
+
+use bytes::Bytes;
+
+use super::frame::{FRAME_BYTES, FrameCheck, check_frame};
+use super::{DiskPiece, IndexEntry, Log, Queue, ReadError, ReadFailure, ReadPiece, ReadPlan, TimestampLookup};
+use crate::core::types::{Offset, Position, QueueId};
+use crate::mutant::Mutant;
+
+/// The longest single read from disk, in bytes, unless one batch is longer.
+const DISK_PIECE_BYTES_MAX: usize = 1 << 20;
+
+impl Log {
+    /// Plans a read from the batch that holds `offset`, of at most `bytes_max` bytes of batches; `at_least_one` lets the
+    /// first batch exceed them. Empty at the high watermark.
+    pub fn read(
+        &self,
+        queue: QueueId,
+        offset: Offset,
+        bytes_max: usize,
+        at_least_one: bool,
+    ) -> Result<ReadPlan, ReadError> {
+        let mut plan = ReadPlan { next_offset: offset, ..ReadPlan::default() };
+        let Some(state) = self.readable(queue)? else {
+            if offset == Offset(0) {
+                return Ok(plan);
+            }
+            return Err(out_of_range(offset, &Queue::default()));
+        };
+        if offset < state.log_start || offset > state.next_offset {
+            return Err(out_of_range(offset, state));
+        }
+        let first = state.entries.partition_point(|e| e.next_offset() <= offset);
+        for entry in state.entries.range(first..) {
+            let size = entry.size as usize;
+            let excess = plan.bytes + size > bytes_max && !(at_least_one && plan.bytes == 0);
+            if entry.next_offset() > state.high_watermark || excess {
+                break;
+            }
+            self.add_piece(queue, entry, &mut plan.pieces);
+            plan.bytes += size;
+            plan.next_offset = entry.next_offset();
+        }
+        Ok(plan)
+    }
+
+    /// Verifies what a disk read brought, and gives the batches without their frames. Fences the queue on corruption.
+    pub fn check_read(&mut self, piece: &DiskPiece, bytes: &Bytes) -> Result<Vec<Bytes>, ReadFailure> {
+        assert_eq!(piece.log, self.id, "a read is checked by its own log");
+        let verify = self.mutant != Some(Mutant::ChecksumNotVerified);
+        let mut batches = Vec::with_capacity(1);
+        let mut at = 0;
+        while at < piece.length {
+            let position = piece.position.plus(at as u64);
+            let rest = bytes.get(at..).unwrap_or_default();
+            match check_frame(rest, position, verify) {
+                FrameCheck::Batch(frame, _) if frame.queue == piece.queue || !verify => {
+                    let length = frame.length as usize;
+                    batches.push(bytes.slice(at + FRAME_BYTES..at + FRAME_BYTES + length));
+                    at += FRAME_BYTES + length;
+                }
+                FrameCheck::Batch(..)
+                | FrameCheck::Mark(_)
+                | FrameCheck::BadBatch(_)
+                | FrameCheck::Short(_)
+                | FrameCheck::Bad => return Err(self.fail_read(piece, position)),
+            }
+        }
+        Ok(batches)
+    }
+
+    /// The earliest batch at or past `from`, below the high watermark, that has a record at or past `timestamp`.
+    /// Exact also where timestamps are not monotonic.
+    pub fn offset_for_timestamp(
+        &self,
+        queue: QueueId,
+        timestamp: i64,
+        from: Offset,
+    ) -> Result<TimestampLookup, ReadError> {
+        let Some(state) = self.readable(queue)? else {
+            return Ok(TimestampLookup::None);
+        };
+        let from = from.max(state.log_start);
+        let first = state.entries.partition_point(|e| e.next_offset() <= from);
+        let below = |e: &&IndexEntry| e.next_offset() <= state.high_watermark;
+        let Some(entry) = state.entries.range(first..).take_while(below).find(|e| e.max_timestamp >= timestamp) else {
+            return Ok(TimestampLookup::None);
+        };
+        let mut pieces = Vec::with_capacity(2);
+        self.add_piece(queue, entry, &mut pieces);
+        Ok(TimestampLookup::InBatch { pieces, next_offset: entry.next_offset() })
+    }
+
+    /// The largest timestamp of a queue's batches between its log start and its high watermark, in milliseconds.
+    pub fn largest_timestamp(&self, queue: QueueId) -> Option<i64> {
+        let state = self.queues.get(&queue)?;
+        let first = state.entries.partition_point(|e| e.next_offset() <= state.log_start);
+        let below = |e: &&IndexEntry| e.next_offset() <= state.high_watermark;
+        state
+            .entries
+            .range(first..)
+            .take_while(below)
+            .map(|e| e.max_timestamp)
+            .filter(|timestamp| *timestamp >= 0)
+            .max()
+    }
+
+    /// DeleteRecords: the log start that deleting everything below `before` gives (-1: the high watermark).
+    /// Nothing moves yet; `apply_log_start` does once the metadata log has recorded it.
+    pub fn deletion_target(&self, queue: QueueId, before: Offset) -> Result<Offset, ReadError> {
+        let none = Queue::default();
+        let state = self.readable(queue)?.unwrap_or(&none);
+        if before == Offset(-1) {
+            return Ok(state.high_watermark);
+        }
+        if before < Offset(0) || before > state.high_watermark {
+            return Err(out_of_range(before, state));
+        }
+        Ok(before.max(state.log_start))
+    }
+
+    /// Moves a queue's log start forward; never back, and never past the log's end. `retain` then frees the room.
+    pub fn apply_log_start(&mut self, queue: QueueId, offset: Offset) {
+        if let Some(state) = self.queues.get_mut(&queue) {
+            let next_offset = state.next_offset;
+            state.advance_log_start(offset.min(next_offset));
+        }
+    }
+
+    fn readable(&self, queue: QueueId) -> Result<Option<&Queue>, ReadError> {
+        if self.is_fenced(queue) {
+            return Err(ReadError::QueueFenced);
+        }
+        Ok(self.queues.get(&queue))
+    }
+
+    fn add_piece(&self, queue: QueueId, entry: &IndexEntry, pieces: &mut Vec<ReadPiece>) {
+        if let Some((uncovered, body)) = self.cache.find(entry.position) {
+            pieces.push(ReadPiece::Cached(uncovered));
+            pieces.push(ReadPiece::Cached(body));
+            return;
+        }
+        let length = FRAME_BYTES + entry.size as usize;
+        let segment = self.segment_of(entry.position);
+        if let Some(ReadPiece::OnDisk(last)) = pieces.last_mut() {
+            let adjacent = last.segment == segment && last.position.plus(last.length as u64) == entry.position;
+            if adjacent && last.length + length <= DISK_PIECE_BYTES_MAX {
+                last.length += length;
+                return;
+            }
+        }
+        let at = entry.position.0 - segment.0;
+        pieces.push(ReadPiece::OnDisk(DiskPiece {
+            log: self.id,
+            queue,
+            segment,
+            at,
+            length,
+            position: entry.position,
+        }));
+    }
+
+    fn segment_of(&self, position: Position) -> Position {
+        let behind = self.segments.partition_point(|s| s.base <= position);
+        self.segments[behind.checked_sub(1).expect("an entry's segment is kept as long as the entry")].base
+    }
+
+    fn fail_read(&mut self, piece: &DiskPiece, position: Position) -> ReadFailure {
+        if !self.segments.iter().any(|s| s.base == piece.segment) {
+            return ReadFailure::Gone;
+        }
+        let Some(state) = self.queues.get_mut(&piece.queue) else {
+            return ReadFailure::Gone;
+        };
+        state.fenced = true;
+        ReadFailure::Corrupt { queue: piece.queue, position }
+    }
+}
+
+fn out_of_range(offset: Offset, state: &Queue) -> ReadError {
+    ReadError::OffsetOutOfRange { offset, log_start: state.log_start, high_watermark: state.high_watermark }
+}

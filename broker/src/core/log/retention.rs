@@ -1,0 +1,123 @@
+//! What a log does by the clock and what it gives up: retention, producer expiry, removal of queues.
+//! Segments are removed from the oldest on, when sealed and expired, superfluous, or without a retained batch.
+
+use std::time::Duration;
+
+use super::{Availability, DiskEffect, Log, Seal};
+use crate::core::types::{Now, QueueId};
+
+/// Bounds of the time between two looks at retention.
+const RETENTION_CHECK_MIN: Duration = Duration::from_millis(100);
+const RETENTION_CHECK_MAX: Duration = Duration::from_secs(60);
+
+impl Log {
+    /// Monotonic time at which `on_deadline` wants to be called; none while nothing is due.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        let reopen = match self.availability {
+            Availability::Offline { retry_at } => return Some(retry_at),
+            Availability::Online | Availability::Reopening => None,
+        };
+        [reopen, self.interval_due, self.mark_due, self.retention_due, self.producer_sweep_due]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Does what is due: reopening, interval flush, mark, retention, producer expiry.
+    pub fn on_deadline(&mut self, now: Now, effects: &mut Vec<DiskEffect>) {
+        let due = |deadline: Option<Duration>| deadline.is_some_and(|d| d <= now.monotonic);
+        match self.availability {
+            Availability::Offline { retry_at } if retry_at <= now.monotonic => return self.try_reopen(now, effects),
+            Availability::Offline { .. } | Availability::Reopening => return,
+            Availability::Online => {}
+        }
+        if due(self.interval_due) {
+            self.interval_due = None;
+            self.request_sync(effects);
+        }
+        if due(self.mark_due) {
+            self.write_mark(now, effects);
+        }
+        if due(self.retention_due) {
+            self.retain(now, effects);
+        }
+        if due(self.producer_sweep_due) {
+            self.expire_producers(now);
+        }
+    }
+
+    /// Removes the oldest segments that are expired, more than the size kept, or of no use to any queue.
+    pub fn retain(&mut self, now: Now, effects: &mut Vec<DiskEffect>) {
+        self.retention_due = None;
+        if !self.is_online() {
+            return;
+        }
+        self.start_seals(effects);
+        let retention_ms = self.settings.retention_ms;
+        let expired = move |max_timestamp: i64| match retention_ms {
+            Some(keep) => max_timestamp >= 0 && now.wall_ms.saturating_sub(max_timestamp) > keep,
+            None => false,
+        };
+        if self.active && self.segments.back().is_some_and(|s| s.length > 0 && expired(s.max_timestamp)) {
+            self.close_active(effects);
+            self.request_sync(effects);
+        }
+        let mut kept_bytes: u64 = self.segments.iter().map(|s| s.length).sum();
+        while let Some(oldest) = self.segments.front() {
+            let (base, end) = (oldest.base, oldest.base.plus(oldest.length));
+            if oldest.seal != Seal::Done {
+                break;
+            }
+            let superfluous = self.settings.retention_bytes.is_some_and(|keep| kept_bytes - oldest.length >= keep);
+            let wanted = || self.queues.values().any(|q| q.entries.front().is_some_and(|e| e.position < end));
+            if !(expired(oldest.max_timestamp) || superfluous || !wanted()) {
+                break;
+            }
+            kept_bytes -= oldest.length;
+            self.segments.pop_front();
+            effects.push(DiskEffect::RemoveSegment { log: self.id, base });
+            for queue in self.queues.values_mut() {
+                while queue.entries.front().is_some_and(|e| e.position < end) {
+                    queue.entries.pop_front();
+                }
+                let first = queue.entries.front().map_or(queue.next_offset, |e| e.base_offset);
+                queue.log_start = queue.log_start.max(first);
+            }
+        }
+        self.arm_deadlines(now, false);
+    }
+
+    /// Forgets a queue. Its bytes go with retention; where it was the log's only queue, `remove` frees them at once.
+    pub fn remove_queue(&mut self, queue: QueueId) {
+        self.queues.remove(&queue);
+        self.removed.insert(queue);
+    }
+
+    /// Removes the whole log with its files.
+    pub fn remove(self, effects: &mut Vec<DiskEffect>) {
+        effects.push(DiskEffect::RemoveLog { log: self.id });
+    }
+
+    /// Sets the deadlines of retention and of producer expiry where none is set.
+    pub(super) fn arm_deadlines(&mut self, now: Now, has_producers: bool) {
+        if has_producers && self.producer_sweep_due.is_none() {
+            self.producer_sweep_due = Some(now.monotonic.saturating_add(self.producer_expiry()));
+        }
+        let retains = self.settings.retention_ms.is_some() || self.settings.retention_bytes.is_some();
+        if retains && self.retention_due.is_none() && !self.segments.is_empty() {
+            let by_age = self.settings.retention_ms.map(|keep| Duration::from_millis(keep.max(0) as u64) / 4);
+            let wait = by_age.unwrap_or(RETENTION_CHECK_MAX).clamp(RETENTION_CHECK_MIN, RETENTION_CHECK_MAX);
+            self.retention_due = Some(now.monotonic + wait);
+        }
+    }
+
+    fn expire_producers(&mut self, now: Now) {
+        let expiry = self.producer_expiry();
+        let mut left = false;
+        for queue in self.queues.values_mut() {
+            queue.producers.expire(now.monotonic, expiry);
+            left |= queue.producers.count() > 0;
+        }
+        self.producer_sweep_due = left.then(|| now.monotonic.saturating_add(expiry));
+    }
+}

@@ -1,0 +1,461 @@
+//! The core as one value: it takes the time and an event, and appends effects to buffers that its caller owns.
+//! Start at `Core::step` and `Core::end_turn`. Replies that need durability are emitted by the event that confirms it.
+//! Not here: what single calls do; see the files that `core` lists.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::admin::Admin;
+use super::batch;
+use super::config::{Advertised, NodeConfig};
+use super::fetch::Fetches;
+use super::gather::ReadTarget;
+use super::list_offsets::Lookups;
+use super::log::{DiskEffect, DiskEvent, Flush, Halt, Log, LogSettings, Progress, Recovered};
+use super::metadata::{Metadata, MetadataRecord, MetadataUnreadable};
+use super::produce::Produces;
+use super::producer_ids::ProducerIds;
+use super::settings::{FlushMode, LogClass};
+use super::types::{LogId, Now, Offset, QueueId, Ticket};
+use crate::mutant::Mutant;
+use crate::points;
+use crate::store::RecoveredNode;
+use crate::wire::request::{Request, RequestHeader};
+use crate::wire::response::Response;
+
+/// A request of a connection; requests of one connection are answered in the order of their sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestId {
+    /// The connection, never reused by a node.
+    pub connection: u64,
+    /// The request's place in its connection.
+    pub sequence: u64,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A request came.
+    Request {
+        /// Which.
+        id: RequestId,
+        /// Its header.
+        header: RequestHeader,
+        /// Its body.
+        request: Box<Request>,
+    },
+    /// The disk reports.
+    Disk(DiskEvent),
+    /// The time that `next_deadline` named has come.
+    Deadline,
+    /// A connection is gone; nothing more is owed to it.
+    ConnectionClosed(u64),
+}
+
+/// What to do about a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// Send this.
+    Response(RequestHeader, Box<Response>),
+    /// Send nothing (acks=0).
+    Nothing,
+    /// Close the connection (acks=0 that failed).
+    Close,
+}
+
+/// The effects of a turn, to be performed in the order of the fields. With `halt` set, nothing but `disk` counts.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// First the inline ones in order, whose events come back in the same turn; the others are started last.
+    pub disk: Vec<DiskEffect>,
+    /// Named points that the node passes once the inline disk effects are done.
+    pub points: Vec<&'static str>,
+    /// Countable events.
+    pub events: Vec<(&'static str, u64)>,
+    /// Answers, each once a request.
+    pub replies: Vec<(RequestId, Answer)>,
+    /// The node must stop at once.
+    pub halt: Option<Halt>,
+}
+
+/// Why a node cannot start from what it recovered.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The metadata log is damaged below what was durable.
+    #[error("the metadata log is corrupt; restore the data folder from a copy, nothing was changed")]
+    MetadataCorrupt,
+    /// A record's batch cannot be read.
+    #[error("a batch of the metadata log cannot be read: {0}")]
+    MetadataBatch(#[from] batch::BatchError),
+    /// A record or snapshot cannot be read.
+    #[error(transparent)]
+    MetadataUnreadable(#[from] MetadataUnreadable),
+    /// Records between the snapshot and the log's first are missing.
+    #[error("the metadata log starts at {found}, the snapshot ends at {expected}; restore the data folder from a copy")]
+    MetadataGap {
+        /// The offset of the next record wanted.
+        expected: Offset,
+        /// The offset of the next record found.
+        found: Offset,
+    },
+}
+
+/// What a core is made of.
+#[derive(Debug)]
+pub struct Start {
+    /// The configuration.
+    pub config: NodeConfig,
+    /// Where clients are told to connect.
+    pub advertised: Advertised,
+    /// What the data folder held.
+    pub recovered: RecoveredNode,
+    /// A deliberate bug.
+    pub mutant: Option<Mutant>,
+    /// A draw: the cluster's identity where it has none yet.
+    pub cluster_draw: u64,
+}
+
+/// When the core wants to be called, and for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum DeadlineOf {
+    Retention,
+    Log(LogId),
+    Fetch(RequestId),
+}
+
+/// The core of a node.
+#[derive(Debug)]
+pub struct Core {
+    pub(super) config: NodeConfig,
+    pub(super) advertised: Advertised,
+    pub(super) mutant: Option<Mutant>,
+    /// The cluster's identity, also before its record is durable.
+    pub(super) cluster: u64,
+    pub(super) metadata: Metadata,
+    /// Every log, the metadata log included.
+    pub(super) logs: BTreeMap<LogId, Log>,
+    pub(super) produces: Produces,
+    pub(super) fetches: Fetches,
+    pub(super) lookups: Lookups,
+    pub(super) admin: Admin,
+    pub(super) producer_ids: ProducerIds,
+    /// Cold reads under way.
+    pub(super) reads: BTreeMap<Ticket, ReadTarget>,
+    ticket_next: u64,
+    /// Logs appended to in this turn.
+    dirty: BTreeSet<LogId>,
+    deadlines: BTreeSet<(Duration, DeadlineOf)>,
+    log_deadlines: BTreeMap<LogId, Duration>,
+    pub(super) snapshot_at: Offset,
+}
+
+impl Core {
+    /// The core over what a data folder held.
+    pub fn new(start: Start, now: Now, effects: &mut Effects) -> Result<Core, StartError> {
+        let Start { config, advertised, recovered, mutant, cluster_draw } = start;
+        let RecoveredNode { metadata_snapshot, metadata: metadata_log, metadata_batches, logs } = recovered;
+        if metadata_log.queues.get(&QueueId::METADATA).map_or(metadata_log.unlisted_fenced, |queue| queue.fenced) {
+            return Err(StartError::MetadataCorrupt);
+        }
+        let snapshot = metadata_snapshot.map(|(_, bytes)| Metadata::decode_snapshot(&bytes)).transpose()?;
+        let snapshot_at = snapshot.as_ref().map_or(Offset(0), Metadata::record_next);
+        let metadata = replay(snapshot.unwrap_or_default(), metadata_batches)?;
+        let known_cluster = metadata.cluster();
+        let cluster = known_cluster.unwrap_or(cluster_draw | 1);
+        let mut core = Core {
+            config,
+            advertised,
+            mutant,
+            cluster,
+            metadata,
+            logs: BTreeMap::new(),
+            produces: Produces::default(),
+            fetches: Fetches::default(),
+            lookups: Lookups::default(),
+            admin: Admin::default(),
+            producer_ids: ProducerIds::default(),
+            reads: BTreeMap::new(),
+            ticket_next: 0,
+            dirty: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            log_deadlines: BTreeMap::new(),
+            snapshot_at,
+        };
+        core.adopt_logs(metadata_log, logs, now, effects);
+        core.deadlines.insert((now.monotonic + core.config.retention_check, DeadlineOf::Retention));
+        if known_cluster.is_none() {
+            let named = core.submit(MetadataRecord::ClusterNamed { cluster }, None, now, effects);
+            assert!(named.is_ok(), "a log that was just recovered is online");
+        }
+        Ok(core)
+    }
+
+    /// Takes one event.
+    pub fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
+        match event {
+            Event::Request { id, header, request } => self.on_request(id, header, *request, now, effects),
+            Event::Disk(DiskEvent::Read { ticket, result }) => self.on_read(ticket, result, effects),
+            Event::Disk(DiskEvent::SnapshotWritten { name: _, result }) => self.on_snapshot(result, now, effects),
+            Event::Disk(event) => self.on_log_event(event, now, effects),
+            Event::Deadline => self.on_deadline(now, effects),
+            Event::ConnectionClosed(connection) => self.on_connection_closed(connection),
+        }
+    }
+
+    /// Ends a turn: one sync request for all appends of the turn, and a look at the fetches that were woken.
+    pub fn end_turn(&mut self, now: Now, effects: &mut Effects) {
+        for id in std::mem::take(&mut self.dirty) {
+            if let Some(log) = self.logs.get_mut(&id) {
+                if log.settings().flush == Flush::Ack {
+                    log.request_sync(&mut effects.disk);
+                }
+                self.note_deadline(id);
+            }
+        }
+        self.retry_woken_fetches(now, effects);
+    }
+
+    /// Monotonic time at which `Event::Deadline` is wanted.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// The metadata, for reading.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// A log, for reading.
+    pub fn log(&self, id: LogId) -> Option<&Log> {
+        self.logs.get(&id)
+    }
+
+    /// Whether nothing that was asked of the core is still owed (syncs that nobody waits for aside).
+    pub fn is_idle(&self) -> bool {
+        self.produces.is_empty() && self.admin.is_empty()
+    }
+
+    /// Asks for a sync of everything written, whatever the flush settings; for a clean end.
+    pub fn sync_all(&mut self, effects: &mut Effects) {
+        for log in self.logs.values_mut() {
+            log.request_sync(&mut effects.disk);
+        }
+    }
+
+    pub(super) fn next_ticket(&mut self) -> Ticket {
+        self.ticket_next += 1;
+        Ticket(self.ticket_next)
+    }
+
+    pub(super) fn mark_dirty(&mut self, log: LogId) {
+        self.dirty.insert(log);
+    }
+
+    pub(super) fn set_fetch_deadline(&mut self, id: RequestId, at: Duration) {
+        self.deadlines.insert((at, DeadlineOf::Fetch(id)));
+    }
+
+    pub(super) fn clear_fetch_deadline(&mut self, id: RequestId, at: Duration) {
+        self.deadlines.remove(&(at, DeadlineOf::Fetch(id)));
+    }
+
+    pub(super) fn forget_log(&mut self, id: LogId) -> Option<Log> {
+        if let Some(at) = self.log_deadlines.remove(&id) {
+            self.deadlines.remove(&(at, DeadlineOf::Log(id)));
+        }
+        self.dirty.remove(&id);
+        self.logs.remove(&id)
+    }
+
+    /// Keeps the log's place in the order of deadlines up to date.
+    pub(super) fn note_deadline(&mut self, id: LogId) {
+        self.note_deadline_from(id, Duration::ZERO);
+    }
+
+    fn note_deadline_from(&mut self, id: LogId, earliest: Duration) {
+        let wanted = self.logs.get(&id).and_then(Log::next_deadline).map(|at| at.max(earliest));
+        let noted = self.log_deadlines.get(&id).copied();
+        if wanted == noted {
+            return;
+        }
+        if let Some(at) = noted {
+            self.deadlines.remove(&(at, DeadlineOf::Log(id)));
+            self.log_deadlines.remove(&id);
+        }
+        if let Some(at) = wanted {
+            self.deadlines.insert((at, DeadlineOf::Log(id)));
+            self.log_deadlines.insert(id, at);
+        }
+    }
+
+    pub(super) fn log_settings(&self, class: &LogClass, shared: bool, siblings: usize) -> LogSettings {
+        // The cache is the node's; the logs of the partitioned layout divide it by how many there are at their birth.
+        let share = if shared { 1 } else { (self.logs.len() + siblings).max(1) };
+        LogSettings {
+            flush: match class.flush {
+                FlushMode::Ack => Flush::Ack,
+                FlushMode::Interval => Flush::Interval { every: self.config.flush_interval },
+                FlushMode::Os => Flush::Os,
+            },
+            segment_bytes: class.segment_bytes,
+            retention_ms: class.retention_ms,
+            retention_bytes: class.retention_bytes,
+            producer_expiry: self.config.producer_expiry,
+            tail_cache_bytes: self.config.tail_cache_bytes / share,
+        }
+    }
+
+    fn adopt_logs(
+        &mut self,
+        metadata_log: Recovered,
+        mut found: BTreeMap<LogId, Recovered>,
+        now: Now,
+        effects: &mut Effects,
+    ) {
+        let class = LogClass {
+            flush: FlushMode::Ack,
+            segment_bytes: self.config.topic.class.segment_bytes.max(METADATA_SEGMENT_BYTES_MIN),
+            retention_ms: None,
+            retention_bytes: None,
+        };
+        let settings = LogSettings { tail_cache_bytes: 0, ..self.log_settings(&class, true, 0) };
+        // No mutant lives in the metadata log: a mutant breaks the promises made to clients, not the node itself.
+        self.logs.insert(LogId::METADATA, Log::recovered(settings, None, metadata_log, now));
+        let wanted: Vec<(LogId, LogClass)> = self.metadata.logs().map(|(id, class)| (id, class.clone())).collect();
+        let siblings = wanted.len();
+        for (id, class) in wanted {
+            let settings = self.log_settings(&class, self.metadata.is_shared(id), siblings);
+            let recovered = found.remove(&id).unwrap_or_else(|| Recovered::empty(id));
+            let mut log = Log::recovered(settings, self.mutant, recovered, now);
+            let gone: Vec<QueueId> = log.queues().filter(|queue| self.metadata.log_of(*queue) != Some(id)).collect();
+            gone.into_iter().for_each(|queue| log.remove_queue(queue));
+            self.logs.insert(id, log);
+        }
+        for id in found.into_keys() {
+            // The topic's deletion was durable, the removal of its files was not.
+            effects.disk.push(DiskEffect::RemoveLog { log: id });
+        }
+        let starts: Vec<(QueueId, Offset)> = self.metadata.log_starts().collect();
+        for (queue, offset) in starts {
+            if let Some(log) = self.metadata.log_of(queue).and_then(|id| self.logs.get_mut(&id)) {
+                log.apply_log_start(queue, offset);
+            }
+        }
+        let ids: Vec<LogId> = self.logs.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.note_deadline(id));
+    }
+
+    fn on_request(&mut self, id: RequestId, header: RequestHeader, request: Request, now: Now, effects: &mut Effects) {
+        let response = match request {
+            Request::Produce(request) => return self.produce(id, header, request, now, effects),
+            Request::Fetch(request) => return self.fetch(id, header, request, now, effects),
+            Request::ListOffsets(request) => return self.list_offsets(id, header, request, effects),
+            Request::Metadata(request) => return self.describe_topics(id, header, request, now, effects),
+            Request::CreateTopics(request) => return self.create_topics(id, header, request, now, effects),
+            Request::DeleteTopics(request) => return self.delete_topics(id, header, request, now, effects),
+            Request::CreatePartitions(request) => return self.create_partitions(id, header, request, now, effects),
+            Request::DeleteRecords(request) => return self.delete_records(id, header, request, now, effects),
+            Request::InitProducerId(request) => return self.init_producer_id(id, header, request, now, effects),
+            Request::FindCoordinator(request) => Response::FindCoordinator(self.find_coordinator(request)),
+            Request::ApiVersions(_) => Response::ApiVersions(self.api_versions(true)),
+            Request::ApiVersionsUnknown => Response::ApiVersions(self.api_versions(false)),
+            Request::OffsetForLeaderEpoch(request) => {
+                Response::OffsetForLeaderEpoch(self.offset_for_leader_epoch(request))
+            }
+            Request::DescribeConfigs(request) => Response::DescribeConfigs(self.describe_configs(request)),
+            Request::DescribeCluster(_) => Response::DescribeCluster(self.describe_cluster()),
+        };
+        effects.replies.push((id, Answer::Response(header, Box::new(response))));
+    }
+
+    fn on_log_event(&mut self, event: DiskEvent, now: Now, effects: &mut Effects) {
+        let Some(id) = event.log() else { return };
+        // A log that was deleted with its topic may still have a sync under way.
+        let Some(log) = self.logs.get_mut(&id) else { return };
+        let progress = log.on_disk_event(event, now, &mut effects.disk);
+        self.note_deadline(id);
+        self.on_progress(id, progress, now, effects);
+    }
+
+    fn on_progress(&mut self, id: LogId, progress: Progress, now: Now, effects: &mut Effects) {
+        if let Some(halt) = progress.halt {
+            effects.halt.get_or_insert(halt);
+            return;
+        }
+        if id == LogId::METADATA {
+            self.on_metadata_progress(progress.counted, now, effects);
+            if progress.went_offline {
+                self.refuse_metadata_waits(effects);
+            }
+            return;
+        }
+        self.confirm_produces(id, progress.counted, effects);
+        if progress.went_offline {
+            self.refuse_produces(id, kafka_protocol::ResponseError::KafkaStorageError, effects);
+        }
+        for queue in progress.advanced {
+            self.wake_fetches(queue);
+        }
+    }
+
+    fn on_deadline(&mut self, now: Now, effects: &mut Effects) {
+        while let Some((at, of)) = self.deadlines.first().copied() {
+            if at > now.monotonic {
+                break;
+            }
+            self.deadlines.pop_first();
+            match of {
+                DeadlineOf::Retention => {
+                    effects.events.push((points::RETENTION_CHECK, 1));
+                    for log in self.logs.values_mut() {
+                        log.retain(now, &mut effects.disk);
+                    }
+                    self.deadlines.insert((now.monotonic + self.config.retention_check, DeadlineOf::Retention));
+                }
+                DeadlineOf::Log(id) => {
+                    self.log_deadlines.remove(&id);
+                    if let Some(log) = self.logs.get_mut(&id) {
+                        log.on_deadline(now, &mut effects.disk);
+                    }
+                    // A log that is being reopened leaves what is due undone; without the pause its deadline, which
+                    // stays in the past, would keep the node busy and, where time is simulated, for ever.
+                    self.note_deadline_from(id, now.monotonic + LOG_DEADLINE_PAUSE);
+                }
+                DeadlineOf::Fetch(id) => self.on_fetch_deadline(id, now, effects),
+            }
+        }
+    }
+
+    fn on_connection_closed(&mut self, connection: u64) {
+        let range = RequestId { connection, sequence: 0 }..=RequestId { connection, sequence: u64::MAX };
+        self.produces.forget(range.clone());
+        self.admin.forget(range.clone());
+        self.lookups.forget(range.clone());
+        self.producer_ids.forget(range.clone());
+        for id in self.fetches.ids(range) {
+            self.forget_fetch(id);
+        }
+    }
+}
+
+fn replay(mut state: Metadata, batches: Vec<bytes::Bytes>) -> Result<Metadata, StartError> {
+    for batch in batches {
+        for record in batch::read_records(batch)? {
+            if record.offset < state.record_next() {
+                continue;
+            }
+            if record.offset > state.record_next() {
+                return Err(StartError::MetadataGap { expected: state.record_next(), found: record.offset });
+            }
+            let decoded = MetadataRecord::decode(record.value.as_deref().unwrap_or_default())?;
+            state.apply(decoded);
+        }
+    }
+    Ok(state)
+}
+
+/// The least time between two calls of a log for its deadlines.
+const LOG_DEADLINE_PAUSE: Duration = Duration::from_millis(10);
+
+/// A topic of 65,536 queues is one record, so even tiny segments of the metadata log hold this much.
+const METADATA_SEGMENT_BYTES_MIN: u64 = 64 << 10;

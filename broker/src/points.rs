@@ -1,0 +1,87 @@
+//! Names of the points at which a plan can place a fault, and of the events that coverage counts.
+//! A name never changes its meaning: plans and artifacts store it.
+
+/// A write into a segment has been performed, not synced.
+pub const APPEND_WRITTEN: &str = "append-written";
+/// A sync of a log begins; the writes that it covers are done.
+pub const SYNC_STARTED: &str = "sync-started";
+/// A sync of a log has succeeded; nobody has been told yet.
+pub const SYNC_COMPLETED: &str = "sync-completed";
+/// A segment's file was created; its directory is not synced.
+pub const SEGMENT_CREATED: &str = "segment-created";
+/// A segment's index file is in place and durable.
+pub const SEGMENT_SEALED: &str = "segment-sealed";
+/// A directory of the data folder was synced.
+pub const DIRECTORY_SYNCED: &str = "directory-synced";
+/// A log was scanned at recovery, and nothing was changed yet.
+pub const RECOVERY_SCANNED: &str = "recovery-scanned";
+/// A snapshot of the metadata is durable.
+pub const SNAPSHOT_WRITTEN: &str = "snapshot-written";
+/// A request was decoded and is about to be decided.
+pub const REQUEST_RECEIVED: &str = "request-received";
+/// A produced batch was written (not synced).
+pub const PRODUCE_APPENDED: &str = "produce-appended";
+/// A fetch waits for records.
+pub const FETCH_PARKED: &str = "fetch-parked";
+/// A metadata record was applied, its effects performed, and nothing answered yet.
+pub const METADATA_APPLIED: &str = "metadata-applied";
+/// An answer is about to be put into its connection's output.
+pub const REPLY_QUEUED: &str = "reply-queued";
+
+/// A log rolled from one segment to the next.
+pub const SEGMENT_ROLL: &str = "segment-roll";
+/// Recovery cut a torn tail.
+pub const TORN_TAIL_CUT: &str = "torn-tail-cut";
+/// Recovery found corrupt bytes below a synced position.
+pub const CORRUPTION_FOUND: &str = "corruption-found";
+/// A log was synced.
+pub const SYNC: &str = "sync";
+/// A sync failed.
+pub const SYNC_FAILED: &str = "sync-failed";
+/// A log with segments was recovered.
+pub const RECOVERY: &str = "recovery";
+/// A segment was removed.
+pub const SEGMENT_REMOVED: &str = "segment-removed";
+/// A write found the disk full.
+pub const DISK_FULL: &str = "disk-full";
+/// Bytes were read from disk rather than from the tail cache.
+pub const COLD_READ: &str = "cold-read";
+/// Windows of idempotent producers were rebuilt; the count is that of producers.
+pub const PRODUCERS_RECOVERED: &str = "producers-recovered";
+/// A retry of a produced batch was recognised and not appended again.
+pub const DUPLICATE_REFUSED: &str = "duplicate-refused";
+/// Retention was applied to all logs.
+pub const RETENTION_CHECK: &str = "retention-check";
+
+/// Every point.
+pub const POINTS: &[&str] = &[
+    APPEND_WRITTEN,
+    SYNC_STARTED,
+    SYNC_COMPLETED,
+    SEGMENT_CREATED,
+    SEGMENT_SEALED,
+    DIRECTORY_SYNCED,
+    RECOVERY_SCANNED,
+    SNAPSHOT_WRITTEN,
+    REQUEST_RECEIVED,
+    PRODUCE_APPENDED,
+    FETCH_PARKED,
+    METADATA_APPLIED,
+    REPLY_QUEUED,
+];
+
+/// Every event.
+pub const EVENTS: &[&str] = &[
+    SEGMENT_ROLL,
+    TORN_TAIL_CUT,
+    CORRUPTION_FOUND,
+    SYNC,
+    SYNC_FAILED,
+    RECOVERY,
+    SEGMENT_REMOVED,
+    DISK_FULL,
+    COLD_READ,
+    PRODUCERS_RECOVERED,
+    DUPLICATE_REFUSED,
+    RETENTION_CHECK,
+];

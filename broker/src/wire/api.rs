@@ -1,0 +1,168 @@
+//! The calls that the broker answers, their version ranges and header versions.
+//! Versions are the codec's full range of each call. One departure is copied from Kafka (KAFKA-18659): ApiVersions
+//! lists Produce from version 0, because librdkafka refuses to compress otherwise; versions below 3 are still refused.
+
+use kafka_protocol::messages::{self, ApiKey};
+use kafka_protocol::protocol::{Message, Request, VersionRange};
+
+use super::shape::{self, MessageShape};
+
+/// A call that the broker answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Api {
+    /// Append batches to queues.
+    Produce,
+    /// Read batches, waiting for new ones.
+    Fetch,
+    /// Offsets by position in time.
+    ListOffsets,
+    /// Brokers, topics and queues.
+    Metadata,
+    /// The coordinator of a group: never available here, and said so.
+    FindCoordinator,
+    /// This table.
+    ApiVersions,
+    /// Create topics.
+    CreateTopics,
+    /// Delete topics.
+    DeleteTopics,
+    /// Move a queue's log start.
+    DeleteRecords,
+    /// A producer id for an idempotent producer.
+    InitProducerId,
+    /// The end offset of a leader epoch.
+    OffsetForLeaderEpoch,
+    /// Settings with their values and defaults.
+    DescribeConfigs,
+    /// Add queues to topics.
+    CreatePartitions,
+    /// The brokers of the cluster.
+    DescribeCluster,
+}
+
+impl Api {
+    /// Every call, by ascending key.
+    pub const ALL: [Api; 14] = [
+        Api::Produce,
+        Api::Fetch,
+        Api::ListOffsets,
+        Api::Metadata,
+        Api::FindCoordinator,
+        Api::ApiVersions,
+        Api::CreateTopics,
+        Api::DeleteTopics,
+        Api::DeleteRecords,
+        Api::InitProducerId,
+        Api::OffsetForLeaderEpoch,
+        Api::DescribeConfigs,
+        Api::CreatePartitions,
+        Api::DescribeCluster,
+    ];
+
+    /// The call with a key on the wire, where the broker answers it.
+    pub fn from_key(key: i16) -> Option<Api> {
+        Api::ALL.into_iter().find(|api| api.key() == key)
+    }
+
+    /// The key on the wire.
+    pub fn key(self) -> i16 {
+        self.codec_key() as i16
+    }
+
+    /// The codec's name of the call.
+    pub fn codec_key(self) -> ApiKey {
+        match self {
+            Api::Produce => ApiKey::Produce,
+            Api::Fetch => ApiKey::Fetch,
+            Api::ListOffsets => ApiKey::ListOffsets,
+            Api::Metadata => ApiKey::Metadata,
+            Api::FindCoordinator => ApiKey::FindCoordinator,
+            Api::ApiVersions => ApiKey::ApiVersions,
+            Api::CreateTopics => ApiKey::CreateTopics,
+            Api::DeleteTopics => ApiKey::DeleteTopics,
+            Api::DeleteRecords => ApiKey::DeleteRecords,
+            Api::InitProducerId => ApiKey::InitProducerId,
+            Api::OffsetForLeaderEpoch => ApiKey::OffsetForLeaderEpoch,
+            Api::DescribeConfigs => ApiKey::DescribeConfigs,
+            Api::CreatePartitions => ApiKey::CreatePartitions,
+            Api::DescribeCluster => ApiKey::DescribeCluster,
+        }
+    }
+
+    /// The lowest version answered.
+    pub fn version_minimum(self) -> i16 {
+        self.versions().min
+    }
+
+    /// The highest version answered.
+    pub fn version_maximum(self) -> i16 {
+        self.versions().max
+    }
+
+    /// The lowest version listed by ApiVersions; see the head of this file for the one that differs.
+    pub fn version_minimum_listed(self) -> i16 {
+        match self {
+            Api::Produce => 0,
+            _ => self.version_minimum(),
+        }
+    }
+
+    /// Whether the version is answered.
+    pub fn answers(self, version: i16) -> bool {
+        (self.version_minimum()..=self.version_maximum()).contains(&version)
+    }
+
+    /// Whether the version has tagged fields, in the request's header too.
+    pub fn is_flexible(self, version: i16) -> bool {
+        self.codec_key().request_header_version(version) >= 2
+    }
+
+    /// Whether the response's header has tagged fields; ApiVersions never has them.
+    pub fn response_header_is_flexible(self, version: i16) -> bool {
+        self.codec_key().response_header_version(version) >= 1
+    }
+
+    /// The versions that the codec has for the request and for the response.
+    fn versions(self) -> VersionRange {
+        match self {
+            Api::Produce => both::<messages::ProduceRequest>(),
+            Api::Fetch => both::<messages::FetchRequest>(),
+            Api::ListOffsets => both::<messages::ListOffsetsRequest>(),
+            Api::Metadata => both::<messages::MetadataRequest>(),
+            Api::FindCoordinator => both::<messages::FindCoordinatorRequest>(),
+            Api::ApiVersions => both::<messages::ApiVersionsRequest>(),
+            Api::CreateTopics => both::<messages::CreateTopicsRequest>(),
+            Api::DeleteTopics => both::<messages::DeleteTopicsRequest>(),
+            Api::DeleteRecords => both::<messages::DeleteRecordsRequest>(),
+            Api::InitProducerId => both::<messages::InitProducerIdRequest>(),
+            Api::OffsetForLeaderEpoch => both::<messages::OffsetForLeaderEpochRequest>(),
+            Api::DescribeConfigs => both::<messages::DescribeConfigsRequest>(),
+            Api::CreatePartitions => both::<messages::CreatePartitionsRequest>(),
+            Api::DescribeCluster => both::<messages::DescribeClusterRequest>(),
+        }
+    }
+
+    /// The shape of the request's body.
+    pub fn request_shape(self) -> MessageShape {
+        match self {
+            Api::Produce => shape::PRODUCE,
+            Api::Fetch => shape::FETCH,
+            Api::ListOffsets => shape::LIST_OFFSETS,
+            Api::Metadata => shape::METADATA,
+            Api::FindCoordinator => shape::FIND_COORDINATOR,
+            Api::ApiVersions => shape::API_VERSIONS,
+            Api::CreateTopics => shape::CREATE_TOPICS,
+            Api::DeleteTopics => shape::DELETE_TOPICS,
+            Api::DeleteRecords => shape::DELETE_RECORDS,
+            Api::InitProducerId => shape::INIT_PRODUCER_ID,
+            Api::OffsetForLeaderEpoch => shape::OFFSET_FOR_LEADER_EPOCH,
+            Api::DescribeConfigs => shape::DESCRIBE_CONFIGS,
+            Api::CreatePartitions => shape::CREATE_PARTITIONS,
+            Api::DescribeCluster => shape::DESCRIBE_CLUSTER,
+        }
+    }
+}
+
+fn both<R: Request>() -> VersionRange {
+    R::VERSIONS.intersect(&<R::Response as Message>::VERSIONS)
+}

@@ -1,0 +1,95 @@
+//! Simulated time: `SimTime` for the world's own parts, `SimClock` as a node or client sees it.
+//! A wall clock can be skewed; the monotonic one cannot. Nothing here reads the real clock.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Wall time at the start of every run, in milliseconds since the Unix epoch (2024-01-01T00:00:00Z).
+pub const EPOCH_MS: i64 = 1_704_067_200_000;
+
+/// Microseconds since the run began, for the parts of the world. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct SimTime {
+    step_us: Rc<Cell<u64>>,
+}
+
+impl SimTime {
+    /// Time of the running host, or between steps the time of the step.
+    ///
+    /// turmoil's own answer counts only inside a host's runtime: outside of one it would read the real clock.
+    pub fn now_us(&self) -> u64 {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return self.step_us.get();
+        }
+        match turmoil::sim_elapsed() {
+            Some(elapsed) => elapsed.as_micros() as u64,
+            None => self.step_us.get(),
+        }
+    }
+
+    /// Sets the time that counts between steps.
+    pub(crate) fn set_step_us(&self, step_us: u64) {
+        self.step_us.set(step_us);
+    }
+}
+
+/// A clock as one host sees it. Clones share its skew.
+#[derive(Debug, Clone)]
+pub struct SimClock {
+    time: SimTime,
+    wall_skew_ms: Rc<Cell<i64>>,
+}
+
+impl SimClock {
+    /// A clock without skew.
+    pub fn new(time: SimTime) -> SimClock {
+        SimClock { time, wall_skew_ms: Rc::default() }
+    }
+
+    /// Time since the run began.
+    pub fn monotonic(&self) -> Duration {
+        Duration::from_micros(self.time.now_us())
+    }
+
+    /// Wall time in milliseconds since the Unix epoch, with the host's skew.
+    pub fn wall_ms(&self) -> i64 {
+        EPOCH_MS + (self.time.now_us() / 1000) as i64 + self.wall_skew_ms.get()
+    }
+
+    /// Ends when `monotonic` has reached `deadline`; timers have a resolution of one millisecond, rounded up.
+    pub fn sleep_until(&self, deadline: Duration) -> impl Future<Output = ()> + 'static {
+        let clock = self.clone();
+        async move {
+            loop {
+                let now = clock.monotonic();
+                if now >= deadline {
+                    return;
+                }
+                tokio::time::sleep(deadline - now).await;
+            }
+        }
+    }
+
+    /// Sets how far the host's wall clock is ahead (or, if negative, behind), in milliseconds.
+    pub fn set_wall_skew_ms(&self, skew_ms: i64) {
+        self.wall_skew_ms.set(skew_ms);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skew_moves_the_wall_clock_alone() {
+        let time = SimTime::default();
+        time.set_step_us(2_500_000);
+        let clock = SimClock::new(time);
+        assert_eq!(clock.wall_ms(), EPOCH_MS + 2500);
+        clock.set_wall_skew_ms(-700);
+        assert_eq!(clock.wall_ms(), EPOCH_MS + 1800);
+        assert_eq!(clock.monotonic(), Duration::from_millis(2500));
+    }
+}

@@ -1,0 +1,196 @@
+//! One file's contents: what reads see (volatile) and what a power loss leaves (durable), in 512-byte sectors.
+//! Only sectors that differ from the durable state are remembered, so cost follows what is unsynced, once.
+//! Not here: names, errors, time. Start at `write`, then `snapshot` and `commit`, then `power_loss`.
+
+use std::collections::BTreeMap;
+
+use crate::plan::draws::draw_at;
+
+/// Size of the unit that a power loss keeps or drops, in bytes.
+pub const SECTOR_BYTES: usize = 512;
+
+type Sector = [u8; SECTOR_BYTES];
+
+/// A file's contents.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    volatile: Vec<u8>,
+    durable_length: u64,
+    /// Sectors whose durable content may differ from the volatile; every other sector is the same in both.
+    dirty: BTreeMap<u64, DirtySector>,
+    /// Count of changes; orders writes against syncs.
+    changes: u64,
+    /// The newest change count that a completed sync has covered.
+    committed: u64,
+}
+
+#[derive(Debug)]
+struct DirtySector {
+    /// The durable content; `None` means zeros.
+    durable: Option<Box<Sector>>,
+    /// Change count of the last write.
+    written: u64,
+    /// Change count of the snapshot that `durable` came from.
+    synced: u64,
+    /// A sync of it failed: the page is clean, so no later sync covers it, and a power loss brings the old content.
+    is_lost: bool,
+}
+
+/// What a sync covers: the dirty sectors at the moment of its call.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    sectors: Vec<(u64, Box<Sector>)>,
+    length: u64,
+    changes: u64,
+}
+
+impl Contents {
+    pub(super) fn length(&self) -> u64 {
+        self.volatile.len() as u64
+    }
+
+    pub(super) fn dirty_sectors(&self) -> usize {
+        self.dirty.len()
+    }
+
+    /// The bytes at `offset`, fewer where the file ends before.
+    pub(super) fn read(&self, offset: u64, length: usize) -> &[u8] {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.volatile.len());
+        let end = start.saturating_add(length).min(self.volatile.len());
+        &self.volatile[start..end]
+    }
+
+    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let start = offset as usize;
+        let end = start + bytes.len();
+        self.changes += 1;
+        self.mark_dirty(start, end);
+        if end > self.volatile.len() {
+            self.volatile.resize(end, 0);
+        }
+        self.volatile[start..end].copy_from_slice(bytes);
+    }
+
+    pub(super) fn set_length(&mut self, length: u64) {
+        let length = length as usize;
+        self.changes += 1;
+        if length < self.volatile.len() {
+            self.mark_dirty(length, self.volatile.len());
+        }
+        self.volatile.resize(length, 0);
+    }
+
+    /// What a sync that is called now will cover.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let unsynced = self.dirty.iter().filter(|(_, dirty)| !dirty.is_lost);
+        let sectors = unsynced.map(|(index, _)| (*index, Box::new(self.sector(*index)))).collect();
+        Snapshot { sectors, length: self.length(), changes: self.changes }
+    }
+
+    /// The sync has succeeded.
+    pub(super) fn commit(&mut self, snapshot: Snapshot) {
+        for (index, content) in snapshot.sectors {
+            let Some(dirty) = self.dirty.get_mut(&index) else { continue };
+            if dirty.synced > snapshot.changes {
+                continue;
+            }
+            if dirty.written <= snapshot.changes {
+                self.dirty.remove(&index);
+            } else {
+                dirty.durable = Some(content);
+                dirty.synced = snapshot.changes;
+            }
+        }
+        if snapshot.changes >= self.committed {
+            self.committed = snapshot.changes;
+            self.durable_length = snapshot.length;
+        }
+    }
+
+    /// The sync has failed: pages not written since are clean, show the new bytes, and are not durable.
+    pub(super) fn fail(&mut self, snapshot: &Snapshot) {
+        for (index, _) in &snapshot.sectors {
+            if let Some(dirty) = self.dirty.get_mut(index) {
+                dirty.is_lost |= dirty.written <= snapshot.changes;
+            }
+        }
+    }
+
+    /// The power is lost: each unsynced sector is its old durable content or the new, by the salt and independently,
+    /// and the length is any between the durable and the volatile. Returns how many volatile bytes are gone.
+    pub(super) fn power_loss(&mut self, salt: u64, file: u64) -> u64 {
+        let volatile_length = self.volatile.len();
+        let longest = volatile_length.max(self.durable_length as usize);
+        let before = std::mem::take(&mut self.volatile);
+        self.volatile = before.clone();
+        self.volatile.resize(longest, 0);
+        // How likely a sector survives is drawn per file, so that clean prefixes and heavy tearing both happen.
+        let survival = [0, 1, 4, 7, 8][(draw_at(salt, "survival", file, 0) % 5) as usize];
+        for (index, dirty) in std::mem::take(&mut self.dirty) {
+            if !dirty.is_lost && draw_at(salt, "sector", file, index) % 8 < survival {
+                continue;
+            }
+            let start = (index as usize * SECTOR_BYTES).min(longest);
+            let end = (start + SECTOR_BYTES).min(longest);
+            match dirty.durable {
+                Some(content) => self.volatile[start..end].copy_from_slice(&content[..end - start]),
+                None => self.volatile[start..end].fill(0),
+            }
+        }
+        let length = length_after_loss(self.durable_length, volatile_length as u64, salt, file);
+        self.volatile.truncate(length as usize);
+        self.durable_length = length;
+        self.committed = self.changes;
+        let differing = before.iter().zip(&self.volatile).filter(|(old, new)| old != new).count();
+        differing as u64 + (before.len() as u64).saturating_sub(length)
+    }
+
+    /// Flips one bit of a byte that exists, in both states.
+    pub(super) fn flip(&mut self, offset: u64, bit: u8) {
+        let index = offset as usize;
+        assert!(index < self.volatile.len(), "bit flip at {offset} behind the end {}", self.volatile.len());
+        self.volatile[index] ^= 1 << bit;
+        let dirty = self.dirty.get_mut(&((index / SECTOR_BYTES) as u64));
+        if let Some(content) = dirty.and_then(|dirty| dirty.durable.as_mut()) {
+            content[index % SECTOR_BYTES] ^= 1 << bit;
+        }
+    }
+
+    /// Remembers the content of the sectors of `start..end` before they change.
+    fn mark_dirty(&mut self, start: usize, end: usize) {
+        for index in (start / SECTOR_BYTES) as u64..=((end - 1) / SECTOR_BYTES) as u64 {
+            if let Some(dirty) = self.dirty.get_mut(&index) {
+                dirty.written = self.changes;
+                dirty.is_lost = false;
+                continue;
+            }
+            let has_content = (index as usize) * SECTOR_BYTES < self.volatile.len();
+            let durable = has_content.then(|| Box::new(self.sector(index)));
+            let dirty = DirtySector { durable, written: self.changes, synced: self.committed, is_lost: false };
+            self.dirty.insert(index, dirty);
+        }
+    }
+
+    /// A sector's volatile content, zeros behind the end.
+    fn sector(&self, index: u64) -> Sector {
+        let mut sector = [0; SECTOR_BYTES];
+        let bytes = self.read(index * SECTOR_BYTES as u64, SECTOR_BYTES);
+        sector[..bytes.len()].copy_from_slice(bytes);
+        sector
+    }
+}
+
+/// The durable length, the volatile one, or any between, so that both ends are common.
+fn length_after_loss(durable: u64, volatile: u64, salt: u64, file: u64) -> u64 {
+    match draw_at(salt, "length-kind", file, 0) % 4 {
+        0 => durable,
+        1 => volatile,
+        _ => {
+            let span = durable.abs_diff(volatile) + 1;
+            durable.min(volatile) + draw_at(salt, "length", file, 0) % span
+        }
+    }
+}

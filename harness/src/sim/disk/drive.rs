@@ -1,0 +1,185 @@
+//! A machine's drive as the nemesis holds it: it attaches to a process, loses power, gets faults, is repaired.
+//! A process' own view of it is `SimDisk`. Not here: the rules of contents and names (`contents`, `tree`).
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::SimDisk;
+use super::faults::Faults;
+use super::tree::Tree;
+use crate::plan::DiskOperation;
+use crate::plan::draws::{Draws, draw_at};
+use crate::sim::clock::SimTime;
+use crate::sim::counters::Counters;
+use crate::sim::trace::{Actor, Trace};
+
+/// What a drive is made from.
+#[derive(Clone)]
+pub struct DriveOptions {
+    /// The node that it belongs to.
+    pub node: u32,
+    /// Its size in bytes.
+    pub capacity_bytes: u64,
+    /// Time that a sync takes in microseconds, before jitter of up to half of it.
+    pub sync_us: u64,
+    /// Where its events go.
+    pub trace: Trace,
+    /// Where its struck faults are counted.
+    pub counters: Counters,
+    /// Draws for the jitter of syncs.
+    pub draws: Draws,
+    /// The simulated time.
+    pub time: SimTime,
+}
+
+/// A machine's drive. Clones share it.
+#[derive(Clone)]
+pub struct Drive {
+    pub(super) shared: Rc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) options: DriveOptions,
+    pub(super) state: RefCell<State>,
+}
+
+pub(super) struct State {
+    pub(super) tree: Tree,
+    pub(super) faults: Faults,
+    /// Held locks by path, with a number of their own.
+    pub(super) locks: BTreeMap<String, u64>,
+    pub(super) locks_taken: u64,
+    /// The process that may use the drive now; 0 when none may.
+    pub(super) attached: u64,
+    pub(super) attachments: u64,
+    /// Room taken by files with a name, in bytes.
+    pub(super) used_bytes: u64,
+}
+
+/// What a power loss dropped from a drive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PowerLossSummary {
+    /// Bytes that reads showed before and that are gone or older now.
+    pub bytes: u64,
+    /// Files with such bytes, files that vanished included.
+    pub files: u64,
+    /// Unsynced creations, renames and removals that did not survive.
+    pub entries: u64,
+}
+
+/// Where a bit was flipped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BitFlip {
+    /// Path of the file.
+    pub path: String,
+    /// Offset of the byte.
+    pub offset: u64,
+    /// The bit, 0 for the least significant.
+    pub bit: u8,
+}
+
+impl Drive {
+    /// An empty drive, attached to no process.
+    pub fn new(options: DriveOptions) -> Drive {
+        let state = State {
+            tree: Tree::new(),
+            faults: Faults::default(),
+            locks: BTreeMap::new(),
+            locks_taken: 0,
+            attached: 0,
+            attachments: 0,
+            used_bytes: 0,
+        };
+        Drive { shared: Rc::new(Shared { options, state: RefCell::new(state) }) }
+    }
+
+    /// A new process' view; every earlier view has no effect any more.
+    pub fn attach(&self) -> SimDisk {
+        let mut state = self.shared.state.borrow_mut();
+        state.attachments += 1;
+        state.attached = state.attachments;
+        state.locks.clear();
+        SimDisk { shared: self.shared.clone(), attachment: state.attached }
+    }
+
+    /// The process has ended or been cut off: its calls have no effect, its locks are free. Contents stay.
+    pub fn detach(&self) {
+        let mut state = self.shared.state.borrow_mut();
+        state.attached = 0;
+        state.locks.clear();
+    }
+
+    /// The power is lost: unsynced sectors, lengths and names survive or not by the salt.
+    pub fn power_loss(&self, salt: u64) -> PowerLossSummary {
+        self.detach();
+        let mut state = self.shared.state.borrow_mut();
+        let lost = state.tree.power_loss(salt);
+        let mut summary = PowerLossSummary { entries: lost.changes, ..PowerLossSummary::default() };
+        for inode in lost.vanished {
+            let length = inode.contents.borrow().length();
+            summary.bytes += length;
+            summary.files += u64::from(length > 0);
+        }
+        for (_, inode) in state.tree.files() {
+            let bytes = inode.contents.borrow_mut().power_loss(salt, inode.id);
+            inode.reserved.set(0);
+            summary.bytes += bytes;
+            summary.files += u64::from(bytes > 0);
+        }
+        state.count_used();
+        drop(state);
+        let numbers = [("bytes", summary.bytes), ("files", summary.files), ("entries", summary.entries)];
+        self.shared.trace("disk-power-loss", &numbers);
+        summary
+    }
+
+    /// The next operations of the kind fail.
+    pub fn fail_operations(&self, on: DiskOperation, operations: u32, salt: u64) {
+        self.shared.state.borrow_mut().faults.fail_operations(on, operations, salt);
+    }
+
+    /// While any fault holds it full, nothing can grow.
+    pub fn set_full(&self, fault: u32, is_active: bool) {
+        self.shared.state.borrow_mut().faults.set_full(fault, is_active);
+    }
+
+    /// What a fault adds to each sync, or that it has ended.
+    pub fn set_slow(&self, fault: u32, delay: Option<Duration>) {
+        self.shared.state.borrow_mut().faults.set_slow(fault, delay);
+    }
+
+    /// Ends every fault. Flipped bits and lost bytes stay.
+    pub fn repair(&self) {
+        self.shared.state.borrow_mut().faults = Faults::default();
+    }
+
+    /// Flips one bit of one file that is not empty; `None` where there is none.
+    pub fn flip_bit(&self, salt: u64) -> Option<BitFlip> {
+        let mut files = self.shared.state.borrow().tree.files();
+        files.retain(|(_, inode)| inode.contents.borrow().length() > 0);
+        if files.is_empty() {
+            return None;
+        }
+        let (path, inode) = &files[(draw_at(salt, "flip-file", 0, 0) % files.len() as u64) as usize];
+        let mut contents = inode.contents.borrow_mut();
+        let offset = draw_at(salt, "flip-offset", 0, 0) % contents.length();
+        let bit = (draw_at(salt, "flip-bit", 0, 0) % 8) as u8;
+        contents.flip(offset, bit);
+        self.shared.trace("disk-bit-flip", &[("file", inode.id), ("offset", offset), ("bit", u64::from(bit))]);
+        Some(BitFlip { path: path.clone(), offset, bit })
+    }
+}
+
+impl Shared {
+    pub(super) fn trace(&self, kind: &str, numbers: &[(&str, u64)]) {
+        self.options.trace.event(self.options.time.now_us(), Actor::Node(self.options.node), kind, numbers);
+    }
+}
+
+impl State {
+    pub(super) fn count_used(&mut self) {
+        self.used_bytes = self.tree.files().iter().map(|(_, inode)| inode.room()).sum();
+    }
+}

@@ -1,0 +1,240 @@
+//! The names of a drive: directories and their entries, volatile and durable apart.
+//! A creation, rename or removal is one change; it is durable once a directory that it touches is synced, and until
+//! then a power loss keeps or drops it as a whole, independently of others. Not here: contents of files, errors.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use super::contents::Contents;
+use crate::plan::draws::draw_at;
+
+/// A file, whatever its names are.
+#[derive(Debug)]
+pub(super) struct Inode {
+    /// Number of the file, unique on the drive.
+    pub(super) id: u64,
+    pub(super) contents: RefCell<Contents>,
+    /// Bytes reserved by preallocation.
+    pub(super) reserved: std::cell::Cell<u64>,
+}
+
+impl Inode {
+    /// Room that the file takes, in bytes.
+    pub(super) fn room(&self) -> u64 {
+        self.contents.borrow().length().max(self.reserved.get())
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Entry {
+    File(Rc<Inode>),
+    Directory,
+}
+
+/// Entries by directory and name; the root is the empty path and always there.
+type Names = BTreeMap<String, BTreeMap<String, Entry>>;
+
+#[derive(Debug)]
+struct Change {
+    id: u64,
+    kind: ChangeKind,
+}
+
+#[derive(Debug)]
+enum ChangeKind {
+    Link { at: Place, entry: Entry },
+    Unlink { at: Place },
+    Rename { from: Place, to: Place, entry: Entry },
+}
+
+/// A directory and a name in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) directory: String,
+    pub(super) name: String,
+}
+
+impl Place {
+    /// Splits a path at its last `/`.
+    pub(super) fn of(path: &str) -> Place {
+        match path.rsplit_once('/') {
+            Some((directory, name)) => Place { directory: directory.to_string(), name: name.to_string() },
+            None => Place { directory: String::new(), name: path.to_string() },
+        }
+    }
+
+    fn path(&self) -> String {
+        if self.directory.is_empty() { self.name.clone() } else { format!("{}/{}", self.directory, self.name) }
+    }
+}
+
+/// What a power loss took from the names.
+#[derive(Debug, Default)]
+pub(super) struct NamesLost {
+    /// Unsynced changes that did not survive.
+    pub(super) changes: u64,
+    /// Files that had a name before and have none now.
+    pub(super) vanished: Vec<Rc<Inode>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Tree {
+    volatile: Names,
+    durable: Names,
+    unsynced: Vec<Change>,
+    changes: u64,
+    inodes: u64,
+}
+
+impl Tree {
+    pub(super) fn new() -> Tree {
+        let root = Names::from([(String::new(), BTreeMap::new())]);
+        Tree { volatile: root.clone(), durable: root, unsynced: Vec::new(), changes: 0, inodes: 0 }
+    }
+
+    pub(super) fn has_directory(&self, directory: &str) -> bool {
+        self.volatile.contains_key(directory)
+    }
+
+    /// Names in a directory, sorted; `None` where there is no such directory.
+    pub(super) fn list(&self, directory: &str) -> Option<Vec<String>> {
+        Some(self.volatile.get(directory)?.keys().cloned().collect())
+    }
+
+    pub(super) fn entry(&self, at: &Place) -> Option<&Entry> {
+        self.volatile.get(&at.directory)?.get(&at.name)
+    }
+
+    /// Every file with a name, with its path, by path.
+    pub(super) fn files(&self) -> Vec<(String, Rc<Inode>)> {
+        let mut files = Vec::new();
+        for (directory, names) in &self.volatile {
+            for (name, entry) in names {
+                if let Entry::File(inode) = entry {
+                    let at = Place { directory: directory.clone(), name: name.clone() };
+                    files.push((at.path(), inode.clone()));
+                }
+            }
+        }
+        files
+    }
+
+    pub(super) fn create_file(&mut self, at: Place) -> Rc<Inode> {
+        self.inodes += 1;
+        let inode = Rc::new(Inode { id: self.inodes, contents: RefCell::default(), reserved: std::cell::Cell::new(0) });
+        self.change(ChangeKind::Link { at, entry: Entry::File(inode.clone()) });
+        inode
+    }
+
+    pub(super) fn create_directory(&mut self, at: Place) {
+        self.change(ChangeKind::Link { at, entry: Entry::Directory });
+    }
+
+    pub(super) fn rename(&mut self, from: Place, to: Place, entry: Entry) {
+        self.change(ChangeKind::Rename { from, to, entry });
+    }
+
+    pub(super) fn remove(&mut self, at: Place) {
+        self.change(ChangeKind::Unlink { at });
+    }
+
+    /// Makes every change that touches the directory durable, in order.
+    pub(super) fn sync_directory(&mut self, directory: &str) {
+        let unsynced = std::mem::take(&mut self.unsynced);
+        for change in unsynced {
+            if change.kind.touches(directory) {
+                apply(&mut self.durable, &change.kind);
+            } else {
+                self.unsynced.push(change);
+            }
+        }
+    }
+
+    /// Each unsynced change survives or not, by the salt and independently.
+    pub(super) fn power_loss(&mut self, salt: u64) -> NamesLost {
+        let before = self.files();
+        let mut lost = NamesLost::default();
+        let survival = [0, 1, 4, 7, 8][(draw_at(salt, "survival", 0, 0) % 5) as usize];
+        for change in std::mem::take(&mut self.unsynced) {
+            if draw_at(salt, "entry", change.id, 0) % 8 < survival {
+                apply(&mut self.durable, &change.kind);
+            } else {
+                lost.changes += 1;
+            }
+        }
+        prune(&mut self.durable);
+        self.volatile = self.durable.clone();
+        let remaining: BTreeSet<u64> = self.files().iter().map(|(_, inode)| inode.id).collect();
+        for (_, inode) in before {
+            if !remaining.contains(&inode.id) {
+                lost.vanished.push(inode);
+            }
+        }
+        lost
+    }
+
+    fn change(&mut self, kind: ChangeKind) {
+        apply(&mut self.volatile, &kind);
+        self.changes += 1;
+        self.unsynced.push(Change { id: self.changes, kind });
+    }
+}
+
+impl ChangeKind {
+    fn touches(&self, directory: &str) -> bool {
+        match self {
+            ChangeKind::Link { at, .. } | ChangeKind::Unlink { at } => at.directory == directory,
+            ChangeKind::Rename { from, to, .. } => from.directory == directory || to.directory == directory,
+        }
+    }
+}
+
+fn apply(names: &mut Names, kind: &ChangeKind) {
+    match kind {
+        ChangeKind::Link { at, entry } => insert(names, at, entry),
+        ChangeKind::Unlink { at } => {
+            let removed = names.get_mut(&at.directory).and_then(|entries| entries.remove(&at.name));
+            if matches!(removed, Some(Entry::Directory)) {
+                names.remove(&at.path());
+            }
+        }
+        ChangeKind::Rename { from, to, entry } => {
+            // Where the source's creation was dropped, the name now may be another file's: it stays.
+            if let Some(entries) = names.get_mut(&from.directory)
+                && entries.get(&from.name).is_some_and(|there| is_same(there, entry))
+            {
+                entries.remove(&from.name);
+            }
+            insert(names, to, entry);
+        }
+    }
+}
+
+fn insert(names: &mut Names, at: &Place, entry: &Entry) {
+    if matches!(entry, Entry::Directory) {
+        names.entry(at.path()).or_default();
+    }
+    names.entry(at.directory.clone()).or_default().insert(at.name.clone(), entry.clone());
+}
+
+fn is_same(left: &Entry, right: &Entry) -> bool {
+    match (left, right) {
+        (Entry::File(left), Entry::File(right)) => left.id == right.id,
+        (Entry::Directory, Entry::Directory) => true,
+        (Entry::File(_), Entry::Directory) | (Entry::Directory, Entry::File(_)) => false,
+    }
+}
+
+/// Removes directories that no entry leads to any more; parents sort before their children.
+fn prune(names: &mut Names) {
+    let mut reachable = BTreeSet::from([String::new()]);
+    for directory in names.keys() {
+        let at = Place::of(directory);
+        let is_entry = matches!(names.get(&at.directory).and_then(|n| n.get(&at.name)), Some(Entry::Directory));
+        if is_entry && reachable.contains(&at.directory) {
+            reachable.insert(directory.clone());
+        }
+    }
+    names.retain(|directory, _| reachable.contains(directory));
+}

@@ -1,0 +1,240 @@
+//! Puts the page together: every part of the input becomes plain text and numbers for the template,
+//! which decides the order. Not here: how anything looks; that is `templates/`.
+
+use std::collections::BTreeMap;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{AutoEscape, Environment};
+use mqassay_harness::artifact::SummaryLine;
+use mqassay_harness::measure::result::{BenchResult, MetricRow, SystemVerdict};
+use serde::Serialize;
+
+use crate::chart::{self, Chart, Systems, Table};
+use crate::input::ReportInput;
+use crate::number;
+use crate::tables::{self, Allowed, BadRun, Event, MutantRow, MutantStory, ScenarioRow};
+
+/// Why a report could not be made. Nothing here depends on the figures; each is a fault of this crate or its input.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The template did not render.
+    #[error("the report's template did not render: {0:#}; this is a bug of mqassay, please report it")]
+    Template(#[from] minijinja::Error),
+    /// A chart could not be drawn.
+    #[error("a chart of the report could not be drawn: {0}; this is a bug of mqassay, please report it")]
+    Drawing(String),
+    /// A chart's data could not be written as JSON.
+    #[error("a chart's data could not be written as JSON: {0}; look for a figure that is not a number")]
+    Data(#[from] serde_json::Error),
+}
+
+impl ReportError {
+    /// plotters does not export the type of its backend's errors, so what it says is kept instead.
+    pub(crate) fn drawing(error: impl std::error::Error) -> ReportError {
+        ReportError::Drawing(error.to_string())
+    }
+}
+
+/// The whole report as one HTML page, which needs nothing beside itself.
+pub fn render(input: &ReportInput) -> Result<String, ReportError> {
+    let mut environment = Environment::new();
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
+    for (name, source) in TEMPLATES {
+        environment.add_template(name, source)?;
+    }
+    Ok(environment.get_template("page.html")?.render(Serde(Page::of(input)?))?)
+}
+
+const TEMPLATES: [(&str, &str); 4] = [
+    ("page.html", include_str!("templates/page.html")),
+    ("verdict.html", include_str!("templates/verdict.html")),
+    ("bench.html", include_str!("templates/bench.html")),
+    ("style.css", include_str!("templates/style.css")),
+];
+
+/// Runs that are not valid are listed up to this many; the rest is counted.
+const BAD_RUNS_SHOWN_MAX: usize = 40;
+
+#[derive(Serialize)]
+struct Page {
+    title: String,
+    headline: String,
+    headline_kind: &'static str,
+    tiles: Vec<Tile>,
+    scenarios: Vec<ScenarioRow>,
+    bad_runs: Vec<BadRun>,
+    bad_runs_hidden: u64,
+    allowed: Vec<Allowed>,
+    events: Vec<Event>,
+    events_missing: String,
+    mutants: Vec<MutantRow>,
+    mutant_sentence: String,
+    stories: Vec<MutantStory>,
+    benches: Vec<BenchSection>,
+    manifest: BTreeMap<String, String>,
+}
+
+/// A figure that is read first.
+#[derive(Serialize)]
+struct Tile {
+    value: String,
+    label: String,
+}
+
+#[derive(Serialize)]
+struct BenchSection {
+    id: String,
+    plan: String,
+    title: String,
+    verdicts: Vec<VerdictRow>,
+    remarks: Vec<String>,
+    charts: Vec<Chart>,
+    missing: String,
+    figures: Table,
+    manifest: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct VerdictRow {
+    system: String,
+    verdict: String,
+    messages: String,
+    durability: String,
+    anomalies: String,
+}
+
+impl Page {
+    fn of(input: &ReportInput) -> Result<Page, ReportError> {
+        let systems = Systems::of(&input.benches);
+        let (headline, headline_kind) = headline(input);
+        let not_valid = input.summary.unknown + input.summary.invalid;
+        let bad_runs = tables::bad_runs(&input.runs, BAD_RUNS_SHOWN_MAX);
+        let missing: Vec<String> = input
+            .summary
+            .events
+            .iter()
+            .filter(|(_, count)| **count == 0)
+            .map(|(name, _)| name.replace('-', " "))
+            .collect();
+        let benches = input.benches.iter().enumerate().map(|(index, bench)| BenchSection::of(index, bench, &systems));
+        Ok(Page {
+            title: input.title.clone(),
+            headline,
+            headline_kind,
+            tiles: tiles(input),
+            scenarios: tables::scenarios(&input.runs),
+            bad_runs_hidden: not_valid.saturating_sub(bad_runs.len() as u64),
+            bad_runs,
+            allowed: tables::allowed(&input.runs),
+            events: tables::events(&input.summary),
+            events_missing: missing.join(", "),
+            mutants: tables::mutants(&input.mutants),
+            mutant_sentence: mutant_sentence(input),
+            stories: tables::stories(&input.mutants),
+            benches: benches.collect::<Result<_, _>>()?,
+            manifest: input.manifest.clone(),
+        })
+    }
+}
+
+impl BenchSection {
+    fn of(index: usize, bench: &BenchResult, systems: &Systems) -> Result<BenchSection, ReportError> {
+        let mut charts = Vec::new();
+        let mut missing = Vec::new();
+        let drawn = [
+            ("throughput", chart::throughput::chart(bench, systems)?),
+            ("broker CPU per message", chart::cpu::chart(bench, systems)?),
+            ("ratios of systems", chart::forest::chart(bench, systems)?),
+            ("a latency spectrum", chart::spectrum::chart(bench, systems)?),
+        ];
+        for (name, chart) in drawn {
+            match chart {
+                Some(chart) => charts.push(chart),
+                None => missing.push(name),
+            }
+        }
+        let sweeps = chart::sweep::charts(bench, systems)?;
+        if sweeps.is_empty() {
+            missing.push("a sweep");
+        }
+        charts.extend(sweeps);
+        let other: Vec<&MetricRow> = bench.rows.iter().collect();
+        Ok(BenchSection {
+            id: format!("bench-{index}"),
+            plan: bench.plan.clone(),
+            title: bench.title.clone(),
+            verdicts: bench.verdicts.iter().map(verdict_row).collect(),
+            remarks: bench.remarks.clone(),
+            charts,
+            missing: missing.join(", "),
+            figures: chart::figures(&other),
+            manifest: bench.manifest.clone(),
+        })
+    }
+}
+
+fn verdict_row(verdict: &SystemVerdict) -> VerdictRow {
+    let anomalies: Vec<String> =
+        verdict.anomalies.iter().map(|(name, count)| format!("{name} {}", number::count(*count))).collect();
+    VerdictRow {
+        system: verdict.system.clone(),
+        verdict: verdict.verdict.clone(),
+        messages: number::count(verdict.verified_messages),
+        durability: verdict.durability.clone(),
+        anomalies: anomalies.join(", "),
+    }
+}
+
+/// What the campaign came to, in a sentence, and the class that colours it.
+fn headline(input: &ReportInput) -> (String, &'static str) {
+    let SummaryLine { runs, unknown, invalid, .. } = input.summary;
+    let of_runs = format!("of {}", number::counted(runs, "run", "runs"));
+    if runs == 0 {
+        ("No run was verified.".to_owned(), "unknown")
+    } else if invalid > 0 {
+        (format!("A guarantee was broken in {} {of_runs}.", number::count(invalid)), "invalid")
+    } else if unknown > 0 {
+        (format!("{} {of_runs} could not be judged; no guarantee was seen broken.", number::count(unknown)), "unknown")
+    } else {
+        (format!("Every guarantee held in all {}.", number::counted(runs, "run", "runs")), "valid")
+    }
+}
+
+fn mutant_sentence(input: &ReportInput) -> String {
+    let all = input.mutants.len() as u64;
+    let caught = input.mutants.iter().filter(|(line, _)| line.caught).count() as u64;
+    if caught == all {
+        format!("{} tried, each caught.", number::counted(all, "deliberate bug was", "deliberate bugs were"))
+    } else {
+        let missed: Vec<&str> =
+            input.mutants.iter().filter(|(line, _)| !line.caught).map(|(line, _)| line.mutant.as_str()).collect();
+        format!("{} of {} caught; not caught: {}.", number::count(caught), number::count(all), missed.join(", "))
+    }
+}
+
+fn tiles(input: &ReportInput) -> Vec<Tile> {
+    let mut tiles = Vec::new();
+    if input.summary.runs > 0 {
+        let valid = format!("{} / {}", number::count(input.summary.valid), number::count(input.summary.runs));
+        tiles.push(Tile { value: valid, label: "runs valid".to_owned() });
+        let operations: u64 = input.runs.iter().map(|run| run.operations).sum();
+        tiles.push(Tile { value: number::count(operations), label: "operations judged".to_owned() });
+        let faults: u64 = input.runs.iter().map(|run| run.faults).sum();
+        tiles.push(Tile { value: number::count(faults), label: "faults injected".to_owned() });
+    }
+    if !input.mutants.is_empty() {
+        let caught = input.mutants.iter().filter(|(line, _)| line.caught).count();
+        tiles.push(Tile {
+            value: format!("{caught} / {}", input.mutants.len()),
+            label: "deliberate bugs caught".to_owned(),
+        });
+    }
+    let produced = input.benches.iter().flat_map(|bench| &bench.rows).find(|row| row.unit == "records/s");
+    if let Some(row) = produced {
+        let label = format!("records/s, {}, {}", row.system, row.plan);
+        tiles.push(Tile { value: number::si(row.value), label });
+    }
+    tiles
+}

@@ -1,0 +1,155 @@
+//! The page holds what its input holds, stays well-formed whatever the input says, and needs nothing beside itself.
+
+mod fixture;
+
+use std::collections::BTreeMap;
+
+use fixture::Fixture;
+use mqassay_harness::artifact::RunLine;
+use mqassay_harness::measure::result::BenchResult;
+use mqassay_reports::{ReportInput, render};
+
+/// The page, its slashes as they were (the template engine escapes them too), its spaces all of one kind.
+fn page(input: &ReportInput) -> String {
+    render(input).expect("the fixture renders").replace("&#x2f;", "/").replace('\u{a0}', " ")
+}
+
+#[test]
+fn the_page_contains_what_its_input_contains() {
+    let page = page(&Fixture::full().build());
+    let wanted = [
+        "<title>Reference broker, one node</title>",
+        "Every guarantee held in all 42 runs.",
+        "idempotent-delivery",
+        "lost-write",
+        "nobody ever read it",
+        "power loss that dropped bytes",
+        "mqassay replay runs/mutants/S1/plan.json",
+        "final read of t0/2 went from offset 0 to 104",
+        "window-not-recovered",
+        "6 deliberate bugs were tried, each caught.",
+        "Produce throughput: reference 1.84 M records/s, kafka 970 k records/s",
+        "Ratios: reference is ahead of kafka in 4 of 6, behind in 0, no difference shown in 2",
+        "End to end, p99: reference",
+        "Produce throughput from 1 to 4,096 queues: reference, shared keeps 83 %",
+        "kafka keeps 4 % (at 1,024)",
+        "kafka stopped early: out of memory mappings",
+        "4,800,000 samples",
+        "72,125,000 messages verified",
+        "Plan batched",
+        "3eed9c4f00d5aa1c1f8e3a1c09f5b1d6d8f1a2b3",
+        "prefers-color-scheme: dark",
+    ];
+    for text in wanted {
+        assert!(page.contains(text), "the page lacks {text:?}");
+    }
+    assert!(page.len() < 2 << 20, "the page has {} bytes", page.len());
+}
+
+#[test]
+fn failures_are_said_first_and_with_the_line_that_replays_them() {
+    let page = page(&Fixture::full().with_failures().build());
+    let wanted = [
+        "A guarantee was broken in 1 of 42 runs.",
+        "Runs that are not valid",
+        "<code>mqassay replay runs/",
+        "&lt;b&gt;unheard-of&lt;/b&gt; 1",
+        "5 of 6 caught; not caught: S6.",
+        "Never happened, so nothing was shown about it: torn tail cut.",
+    ];
+    for text in wanted {
+        assert!(page.contains(text), "the page lacks {text:?}");
+    }
+    assert!(!page.contains("<b>unheard-of"), "input reached the page as markup");
+}
+
+#[test]
+fn an_empty_input_gives_sentences_instead_of_broken_parts() {
+    let page_of_nothing = page(&ReportInput { title: "Nothing".to_owned(), ..ReportInput::default() });
+    for text in [
+        "No run was verified.",
+        "No events were counted.",
+        "No deliberate bug was caught in this run",
+        "No mutant was tried",
+        "Nothing was measured in this run.",
+        "No manifest was recorded",
+    ] {
+        assert!(page_of_nothing.contains(text), "the page lacks {text:?}");
+    }
+    assert!(!page_of_nothing.contains("<svg"));
+    let bench = BenchResult { plan: "empty".to_owned(), ..BenchResult::default() };
+    let page = page(&ReportInput { benches: vec![bench], ..ReportInput::default() });
+    assert!(page.contains(
+        "Not part of this plan: throughput, broker CPU per message, ratios of systems, a latency spectrum, a sweep."
+    ));
+    assert_well_formed(&page);
+}
+
+#[test]
+fn figures_that_are_no_numbers_draw_no_nonsense() {
+    let mut input = Fixture::full().build();
+    let bench = &mut input.benches[0];
+    bench.rows[0].value = 0.0;
+    bench.rows[0].low = 0.0;
+    bench.rows[1].high = f64::INFINITY;
+    bench.ratios[0].low = 0.0;
+    bench.ratios[1].ratio = f64::NAN;
+    bench.spectra[0].points.clear();
+    let sweep = &mut input.benches[1].sweeps;
+    sweep[0].points.truncate(1);
+    sweep[1].points[0].value = 0.0;
+    sweep[2].points.clear();
+    let page = page(&input);
+    assert_well_formed(&page);
+    assert!(!page.contains("NaN\"") && !page.contains("inf\""), "a coordinate is not a number");
+}
+
+#[test]
+fn the_page_is_well_formed_and_fetches_nothing() {
+    for input in [Fixture::full().build(), Fixture::full().with_failures().build()] {
+        let page = page(&input);
+        assert_well_formed(&page);
+        assert!(page.matches("<svg").count() >= 10, "charts are missing");
+        for fetched in ["<script", "<link", "<img", "<iframe", "url(", "@import", "href=\"http", "src="] {
+            assert!(!page.contains(fetched), "the page holds {fetched:?}");
+        }
+        assert!(!page.contains("fill=\"#") && !page.contains("stroke=\"#"), "a colour is not left to the style sheet");
+    }
+}
+
+#[test]
+fn a_campaign_of_ten_thousand_runs_stays_a_small_page() {
+    let mut input = Fixture::full().build();
+    let sample: Vec<RunLine> = input.runs.clone();
+    input.runs = sample.iter().cycle().take(10_000).cloned().collect();
+    input.summary.runs = 10_000;
+    input.summary.valid = 10_000;
+    assert!(page(&input).len() < 2 << 20);
+}
+
+/// Every element that is opened is closed, in order; void elements of HTML have no end.
+fn assert_well_formed(page: &str) {
+    const VOID: [&str; 3] = ["meta", "br", "!doctype"];
+    let mut open: Vec<&str> = Vec::new();
+    let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut rest = page;
+    while let Some(start) = rest.find('<') {
+        rest = &rest[start + 1..];
+        let end = rest.find('>').expect("every tag ends");
+        let tag = &rest[..end];
+        rest = &rest[end + 1..];
+        assert!(tag.matches('"').count().is_multiple_of(2), "quotes do not pair in <{tag}>");
+        assert!(!tag.contains('<'), "a tag within a tag: <{tag}>");
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name), "</{name}> closes another element");
+            continue;
+        }
+        let name = tag.split([' ', '\n', '/']).next().unwrap_or_default();
+        *seen.entry(name).or_default() += 1;
+        if !VOID.contains(&name) && !tag.ends_with('/') {
+            open.push(name);
+        }
+    }
+    assert!(open.is_empty(), "never closed: {open:?}");
+    assert_eq!(seen.get("main"), Some(&1));
+}

@@ -1,0 +1,84 @@
+//! The built-in scenarios: the TOML files of `scenarios/catalogue`, compiled in, and the loader for files by path.
+//! A new scenario is a file there and a line here.
+
+use std::path::Path;
+
+use mqassay_harness::plan::scenario::{Scenario, ScenarioError};
+use thiserror::Error;
+
+const FILES: &[(&str, &str)] = &[
+    ("no-loss.toml", include_str!("../catalogue/no-loss.toml")),
+    ("order.toml", include_str!("../catalogue/order.toml")),
+    ("idempotent-delivery.toml", include_str!("../catalogue/idempotent-delivery.toml")),
+    ("bad-disk.toml", include_str!("../catalogue/bad-disk.toml")),
+    ("replay.toml", include_str!("../catalogue/replay.toml")),
+    ("rot.toml", include_str!("../catalogue/rot.toml")),
+    ("retention.toml", include_str!("../catalogue/retention.toml")),
+];
+
+/// Every built-in scenario, in the order in which seeds take turns.
+pub fn catalogue() -> Vec<Scenario> {
+    FILES
+        .iter()
+        .map(|(name, text)| Scenario::parse(name, text).expect("a test parses every built-in scenario"))
+        .collect()
+}
+
+/// Why a scenario cannot be had.
+#[derive(Debug, Error)]
+pub enum CatalogueError {
+    /// Neither a built-in name nor a file.
+    #[error("no scenario {name:?}: name one of {known}, or the path of a scenario file (TOML)")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The built-in names.
+        known: String,
+    },
+    /// The file cannot be read.
+    #[error("cannot read scenario {path}: {source}")]
+    Unreadable {
+        /// The file's path.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not a scenario.
+    #[error(transparent)]
+    Bad(#[from] ScenarioError),
+}
+
+/// A built-in scenario by name, or one from a file by path.
+pub fn find(name: &str) -> Result<Scenario, CatalogueError> {
+    let builtin = catalogue();
+    if let Some(scenario) = builtin.iter().find(|scenario| scenario.name == name) {
+        return Ok(scenario.clone());
+    }
+    if !Path::new(name).exists() && !name.ends_with(".toml") {
+        let known = builtin.iter().map(|scenario| scenario.name.as_str()).collect::<Vec<_>>().join(", ");
+        return Err(CatalogueError::Unknown { name: name.to_owned(), known });
+    }
+    let text =
+        std::fs::read_to_string(name).map_err(|source| CatalogueError::Unreadable { path: name.to_owned(), source })?;
+    Ok(Scenario::parse(name, &text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_scenario_parses_and_is_named_as_its_file() {
+        for (file, text) in FILES {
+            let scenario = Scenario::parse(file, text).unwrap();
+            assert_eq!(format!("{}.toml", scenario.name), *file);
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_known_ones() {
+        let error = find("no-los").unwrap_err().to_string();
+        assert!(error.contains("no-loss") && error.contains("path"), "{error}");
+        assert!(find("missing.toml").unwrap_err().to_string().contains("missing.toml"));
+    }
+}

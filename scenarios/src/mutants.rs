@@ -1,0 +1,191 @@
+//! The mutants' table: which scenarios should catch each, by which anomaly, and which classes of fault it needs.
+//! `run` computes the score: every mutant caught or not, and false alarms of the clean broker under the same seeds.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use mqassay_broker::mutant::Mutant;
+use mqassay_harness::artifact::{MutantLine, MutantSummary, VerdictKind};
+
+use crate::campaign::{self, CampaignError, Keep, Options};
+use crate::catalogue::{self, CatalogueError};
+use crate::runner::Run;
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// The mutant.
+    pub mutant: Mutant,
+    /// easy, medium or hard.
+    pub grade: &'static str,
+    /// What it is, in a few words.
+    pub title: &'static str,
+    /// Scenarios that should catch it.
+    pub scenarios: &'static [&'static str],
+    /// Anomalies that it causes; it is caught when one of them is found.
+    pub anomalies: &'static [&'static str],
+    /// Without these classes of fault it does no harm.
+    pub needs: &'static [&'static str],
+}
+
+/// Seeds within which every mutant of the table must be caught.
+pub const SEEDS: RangeInclusive<u64> = 1..=50;
+
+const LOST: &[&str] = &["lost-write", "unseen", "inconsistent-offsets", "poll-skip"];
+
+/// The table.
+pub const TABLE: &[Row] = &[
+    Row {
+        mutant: Mutant::AckBeforeSync,
+        grade: "easy",
+        title: "acknowledges before the sync has ended",
+        scenarios: &["no-loss"],
+        anomalies: LOST,
+        needs: &["power-loss"],
+    },
+    Row {
+        mutant: Mutant::DirectoryNotSynced,
+        grade: "medium",
+        title: "syncs a new segment, but not its directory",
+        scenarios: &["no-loss"],
+        anomalies: LOST,
+        needs: &["power-loss"],
+    },
+    Row {
+        mutant: Mutant::ChecksumNotVerified,
+        grade: "medium",
+        title: "does not verify checksums of what it reads back",
+        scenarios: &["rot"],
+        anomalies: &["corrupt-payload"],
+        needs: &["bit-flip"],
+    },
+    Row {
+        mutant: Mutant::ProducerExpiresEarly,
+        grade: "medium",
+        title: "forgets an idle producer, and takes its late retry for new",
+        scenarios: &["idempotent-delivery"],
+        anomalies: &["duplicate"],
+        needs: &["one-request", "link-cut", "kill", "power-loss"],
+    },
+    Row {
+        mutant: Mutant::WindowNotRecovered,
+        grade: "medium",
+        title: "does not recover the idempotence window after a restart",
+        scenarios: &["idempotent-delivery"],
+        anomalies: &["duplicate"],
+        needs: &["kill", "power-loss"],
+    },
+    Row {
+        mutant: Mutant::TornTailKept,
+        grade: "medium",
+        title: "appends behind a torn tail instead of cutting it",
+        scenarios: &["no-loss"],
+        anomalies: LOST,
+        needs: &["power-loss"],
+    },
+];
+
+/// The row of a mutant's public name.
+pub fn find(name: &str) -> Option<&'static Row> {
+    TABLE.iter().find(|row| row.mutant.name().eq_ignore_ascii_case(name))
+}
+
+/// What to try.
+#[derive(Debug, Clone)]
+pub struct ScoreOptions {
+    /// Seeds tried per mutant, and on the clean broker.
+    pub seeds: RangeInclusive<u64>,
+    /// Real time for all of it; a mutant that is not caught when it ends counts as not caught.
+    pub budget: Option<Duration>,
+    /// Threads.
+    pub jobs: usize,
+    /// Where the artifacts of catching runs go.
+    pub runs_dir: PathBuf,
+}
+
+/// Why there is no score.
+#[derive(Debug, thiserror::Error)]
+pub enum ScoreError {
+    /// A run failed.
+    #[error(transparent)]
+    Campaign(#[from] CampaignError),
+    /// A scenario of the table is missing.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+}
+
+/// Tries every mutant, then the clean broker on as many seeds as the slowest mutant needed. `on_line` hears of each mutant
+/// with the run that caught it.
+pub fn run(
+    options: &ScoreOptions,
+    on_line: &mut dyn FnMut(&MutantLine, Option<&Run>),
+) -> Result<MutantSummary, ScoreError> {
+    let began = Instant::now();
+    let out_of_time = || options.budget.is_some_and(|budget| began.elapsed() > budget);
+    let mut summary = MutantSummary { summary: true, ..MutantSummary::default() };
+    let mut most_seeds = 0;
+    for row in TABLE {
+        let (line, run) = attempt(row, options, &out_of_time)?;
+        summary.mutants += 1;
+        summary.caught += u64::from(line.caught);
+        most_seeds = most_seeds.max(line.seeds_tried);
+        on_line(&line, run.as_ref());
+    }
+    let last = options.seeds.start().saturating_add(most_seeds.max(1) - 1).min(*options.seeds.end());
+    let clean = campaign_options(&["no-loss", "rot", "idempotent-delivery"], options, None, last)?;
+    campaign::run(&clean, &mut |run| {
+        summary.false_alarms += u64::from(run.line.verdict == VerdictKind::Invalid);
+        !out_of_time()
+    })?;
+    Ok(summary)
+}
+
+/// One mutant over the seeds until it is caught.
+pub fn attempt(
+    row: &Row,
+    options: &ScoreOptions,
+    out_of_time: &dyn Fn() -> bool,
+) -> Result<(MutantLine, Option<Run>), ScoreError> {
+    let began = Instant::now();
+    let mut line = MutantLine {
+        mutant: row.mutant.name().to_owned(),
+        grade: row.grade.to_owned(),
+        caught: false,
+        anomaly: None,
+        seeds_tried: 0,
+        wall_seconds: 0.0,
+    };
+    let mut catching = None;
+    let campaign = campaign_options(row.scenarios, options, Some(row.mutant), *options.seeds.end())?;
+    campaign::run(&campaign, &mut |run| {
+        line.seeds_tried = run.line.seed - options.seeds.start() + 1;
+        line.anomaly =
+            row.anomalies.iter().find(|name| run.line.anomalies.contains_key(**name)).map(|s| (*s).to_owned());
+        line.caught = line.anomaly.is_some();
+        if line.caught {
+            catching = Some(run.clone());
+        }
+        !line.caught && !out_of_time()
+    })?;
+    line.wall_seconds = began.elapsed().as_secs_f64();
+    Ok((line, catching))
+}
+
+fn campaign_options(
+    scenarios: &[&str],
+    options: &ScoreOptions,
+    mutant: Option<Mutant>,
+    last: u64,
+) -> Result<Options, CatalogueError> {
+    Ok(Options {
+        scenarios: scenarios.iter().map(|name| catalogue::find(name)).collect::<Result<_, _>>()?,
+        seeds: *options.seeds.start()..=last,
+        each: true,
+        mutant,
+        without: Vec::new(),
+        jobs: options.jobs,
+        runs_dir: options.runs_dir.clone(),
+        keep: Keep::Failures,
+    })
+}
