@@ -176,7 +176,9 @@ impl<R: Read> BinaryReader<R> {
                 match self.kind {
                     KIND_OPERATIONS => {
                         self.operation_count += 1;
-                        return self.field(|fields| fields.operation()).map(|operation| Some(Item::Operation(operation)));
+                        return self
+                            .field(|fields| fields.operation())
+                            .map(|operation| Some(Item::Operation(operation)));
                     }
                     KIND_MARKS => {
                         self.mark_count += 1;
@@ -227,7 +229,7 @@ impl<R: Read> BinaryReader<R> {
         })
     }
 
-    fn field<T>(&mut self, read: fn(&mut Fields<'_>) -> Result<T, FieldError>) -> Result<T, BinaryError> {
+    fn field<T>(&mut self, read: impl FnOnce(&mut Fields<'_>) -> Result<T, FieldError>) -> Result<T, BinaryError> {
         let mut fields = Fields::of(&self.payload[self.at..]);
         match read(&mut fields) {
             Ok(value) => {

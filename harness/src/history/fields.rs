@@ -70,9 +70,8 @@ impl<'a> Fields<'a> {
             1 => {
                 let is_final = self.flag()?;
                 let runs = self.list(6, Fields::run)?;
-                let positions = self.list(3, |fields| {
-                    Ok(Position { queue: fields.queue()?, offset: fields.i64()? })
-                })?;
+                let positions =
+                    self.list(3, |fields| Ok(Position { queue: fields.queue()?, offset: fields.i64()? }))?;
                 let corrupt = self.list(4, |fields| {
                     Ok(CorruptRecord { queue: fields.queue()?, offset: fields.i64()?, what: fields.text()? })
                 })?;

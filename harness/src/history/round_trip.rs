@@ -49,8 +49,8 @@ fn produce() -> impl Strategy<Value = Call> {
 }
 
 fn poll() -> impl Strategy<Value = Call> {
-    let corrupt = (queue(), any::<i64>(), text())
-        .prop_map(|(queue, offset, what)| CorruptRecord { queue, offset, what });
+    let corrupt =
+        (queue(), any::<i64>(), text()).prop_map(|(queue, offset, what)| CorruptRecord { queue, offset, what });
     let position = (queue(), any::<i64>()).prop_map(|(queue, offset)| Position { queue, offset });
     (vec(run(), 0..4), vec(corrupt, 0..3), vec(position, 0..3), any::<bool>())
         .prop_map(|(runs, corrupt, positions, is_final)| Call::Poll { runs, corrupt, positions, is_final })
@@ -73,10 +73,17 @@ fn call() -> impl Strategy<Value = Call> {
         produce(),
         poll(),
         (queue(), target, answer()).prop_map(|(queue, to, offset)| Call::Seek { queue, to, offset }),
-        (queue(), query, answer(), answer())
-            .prop_map(|(queue, query, offset, timestamp_ms)| Call::ListOffset { queue, query, offset, timestamp_ms }),
-        (queue(), any::<i64>(), answer())
-            .prop_map(|(queue, before, low_watermark)| Call::DeleteRecords { queue, before, low_watermark }),
+        (queue(), query, answer(), answer()).prop_map(|(queue, query, offset, timestamp_ms)| Call::ListOffset {
+            queue,
+            query,
+            offset,
+            timestamp_ms
+        }),
+        (queue(), any::<i64>(), answer()).prop_map(|(queue, before, low_watermark)| Call::DeleteRecords {
+            queue,
+            before,
+            low_watermark
+        }),
         any::<u32>().prop_map(|topic| Call::CreateTopic { topic }),
     ]
 }
@@ -101,8 +108,11 @@ fn mark() -> impl Strategy<Value = Mark> {
         (any::<u64>(), any::<u32>(), text(), any::<bool>())
             .prop_map(|(at_us, node, reason, declared)| Mark::NodeExit { at_us, node, reason, declared }),
         any::<u64>().prop_map(|at_us| Mark::LivenessBegan { at_us }),
-        (any::<u64>(), any::<bool>(), vec(text(), 0..3))
-            .prop_map(|(at_us, reached, missing)| Mark::LivenessEnded { at_us, reached, missing }),
+        (any::<u64>(), any::<bool>(), vec(text(), 0..3)).prop_map(|(at_us, reached, missing)| Mark::LivenessEnded {
+            at_us,
+            reached,
+            missing
+        }),
     ]
 }
 
