@@ -5,9 +5,9 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use mqassay_harness::measure::accounting::{self, Usage};
 use mqassay_harness::measure::percentile::latency_histogram;
 use mqassay_harness::measure::schedule::Schedule;
+use mqassay_harness::process::accounting::Usage;
 
 use crate::client::{self, Admin, Batching, Delivered, LoadProducer, NewRun, RunClock, client_error};
 use crate::payload::{PayloadWriter, Stamp};
@@ -361,14 +361,14 @@ fn failures(delivered: &[Delivered]) -> (u64, Option<String>) {
 
 fn usage_of(target: &SystemTarget) -> Result<Option<Usage>, BenchError> {
     let Some(pid) = target.pid else { return Ok(None) };
-    accounting::usage(pid).map(Some).map_err(|source| BenchError::Accounting { system: target.name.clone(), source })
+    Usage::of_process(pid).map(Some).map_err(|source| BenchError::Accounting { system: target.name.clone(), source })
 }
 
 fn cost_of(before: Option<Usage>, between: Option<Usage>, after: Option<Usage>) -> Option<Cost> {
     let (before, between, after) = (before?, between?, after?);
     Some(Cost {
-        produce_cpu_ns: between.cpu_ns.saturating_sub(before.cpu_ns) as f64,
-        consume_cpu_ns: after.cpu_ns.saturating_sub(between.cpu_ns) as f64,
+        produce_cpu_ns: between.since(&before).cpu.as_nanos() as f64,
+        consume_cpu_ns: after.since(&between).cpu.as_nanos() as f64,
         resident_bytes: between.resident_bytes.max(after.resident_bytes) as f64,
     })
 }

@@ -15,8 +15,8 @@ pub mod verify;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use mqassay_harness::measure::accounting::AccountingError;
 use mqassay_harness::measure::result::BenchResult;
+use mqassay_harness::process::accounting::AccountingError;
 use thiserror::Error;
 
 use crate::plan::LoadPlan;

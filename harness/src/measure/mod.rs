@@ -1,8 +1,7 @@
-//! Measuring: results as data, statistics with intervals, open-loop schedules, process accounting.
-//! Drivers with native libraries are not here but in the benches crate; charts are in reports.
+//! Measuring: results as data, statistics with intervals, open-loop schedules, the manifest.
+//! What a process used is in `process`. Drivers with native libraries are not here but in the benches crate; charts are in reports.
 //! Start at `result` for what a measurement leaves, `statistics` for how a figure gets its interval.
 
-pub mod accounting;
 pub mod hiccup;
 pub mod manifest;
 pub mod percentile;

@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use super::identity::is_running;
 use super::{Running, SystemError, tail_of};
-use crate::measure::accounting::is_running;
 
 /// Asks again and again until the system answers, its process has ended, or patience is over.
 pub(super) fn wait_until_answering(running: &Running, patience: Duration) -> Result<(), SystemError> {

@@ -9,8 +9,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::identity::started_ticks;
 use super::{Options, Running, SystemError, io, tail_of};
-use crate::measure::accounting;
 
 /// Fetches where needed, formats new storage where there is none, and starts the process. Does not wait for it.
 pub(super) fn start(folder: &Path, options: &Options) -> Result<Running, SystemError> {
@@ -105,12 +105,13 @@ fn spawn(java: &Java, properties: &Path, log: &Path) -> Result<(u32, u64), Syste
     })?;
     let pid = child.id();
     // The child outlives this value on purpose: `down`, perhaps in another process, ends it.
-    let usage = accounting::usage(pid).map_err(|error| SystemError::Failed {
+    // Even one that has ended by now is there as a zombie, as nobody has waited for it.
+    let started = started_ticks(pid).ok_or_else(|| SystemError::Failed {
         program: "java",
         purpose: "at its start",
-        tail: error.to_string(),
+        tail: format!("process {pid} is not in /proc"),
     })?;
-    Ok((pid, usage.started_ticks))
+    Ok((pid, started))
 }
 
 fn run(

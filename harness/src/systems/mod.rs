@@ -3,6 +3,7 @@
 //! log and a record of the running process. Not here: the reference broker, and clusters that the user runs.
 
 mod health;
+mod identity;
 mod kafka;
 mod record;
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::identity::is_running;
 use super::{Running, SystemError, io};
-use crate::measure::accounting::is_running;
 
 /// The system that runs from this folder; a record of a process that has ended is removed.
 pub(super) fn load(folder: &Path) -> Result<Option<Running>, SystemError> {
@@ -80,7 +80,7 @@ pub(super) mod tests {
             version: "0".to_owned(),
             bootstrap: "127.0.0.1:1".to_owned(),
             pid,
-            started_ticks: crate::measure::accounting::usage(pid).unwrap().started_ticks,
+            started_ticks: crate::systems::identity::started_ticks(pid).unwrap(),
             data_dir: folder.join("data"),
             log: folder.join("kafka.log"),
             settings: std::collections::BTreeMap::new(),
