@@ -6,7 +6,7 @@ mod model;
 use mqassay_harness::artifact::VerdictKind;
 use mqassay_harness::check::{Context, judge};
 use mqassay_harness::history::{
-    Call, ClientId, CorruptRecord, History, Mark, OffsetQuery, Operation, Outcome, Run, Value,
+    Call, ClientId, CorruptRecord, History, Mark, OffsetQuery, Operation, Outcome, Queue, Run, Value,
 };
 use proptest::prelude::*;
 
@@ -80,10 +80,12 @@ type Plant = fn(&mut History, usize) -> bool;
 
 /// Each plants one anomaly, or says that the history has no place for it.
 const PLANTS: &[(&str, Plant)] = &[
-    ("unseen", |history, which| remove_everywhere(history, which, |history, value| is_acknowledged(history, value))),
+    ("unseen", |history, which| {
+        remove_everywhere(history, which, |history, on, value| is_acknowledged(history, on, value))
+    }),
     ("lost-write", |history, which| {
-        remove_everywhere(history, which, |history, value| {
-            is_acknowledged(history, value) && is_followed(history, value)
+        remove_everywhere(history, which, |history, on, value| {
+            is_acknowledged(history, on, value) && is_followed(history, on, value)
         })
     }),
     ("duplicate", |history, which| {
@@ -119,7 +121,7 @@ const PLANTS: &[(&str, Plant)] = &[
         true
     }),
     ("wrong-offset-lookup", |history, which| {
-        let Some(run) = pick(final_runs(history), which) else { return false };
+        let Some(run) = pick(sent_once(history), which) else { return false };
         let query = OffsetQuery::Timestamp(run.first_timestamp_ms);
         let offset = Some(run.first_offset + 1);
         add(history, Call::ListOffset { queue: run.queue, query, offset, timestamp_ms: None });
@@ -201,18 +203,19 @@ fn undeleted(history: &History) -> Vec<Run> {
 
 /// First records of batches that took one attempt and are in the log at the end.
 fn sent_once(history: &History) -> Vec<Run> {
-    let is_sent_once = |value: Value| {
+    let is_sent_once = |run: &Run| {
         history.operations.iter().any(|operation| {
-            matches!(operation.call, Call::Produce { first_value, attempts: 1, .. } if first_value == value)
+            matches!(operation.call, Call::Produce { queue, first_value, attempts: 1, .. }
+                if queue == run.queue && first_value == run.first_value)
         })
     };
-    final_runs(history).into_iter().filter(|run| is_sent_once(run.first_value)).collect()
+    final_runs(history).into_iter().filter(is_sent_once).collect()
 }
 
 /// Whether the value was acknowledged to its only attempt, so that there is one copy, at the offset answered.
-fn is_acknowledged(history: &History, value: Value) -> bool {
+fn is_acknowledged(history: &History, on: Queue, value: Value) -> bool {
     history.operations.iter().any(|operation| match &operation.call {
-        Call::Produce { first_value, count, first_offset: Some(_), attempts: 1, .. } => {
+        Call::Produce { queue, first_value, count, first_offset: Some(_), attempts: 1, .. } if *queue == on => {
             operation.outcome == Outcome::Done && (first_value.0..first_value.0 + u64::from(*count)).contains(&value.0)
         }
         _ => false,
@@ -220,10 +223,10 @@ fn is_acknowledged(history: &History, value: Value) -> bool {
 }
 
 /// Whether a final poll delivered records on both sides of the value.
-fn is_followed(history: &History, value: Value) -> bool {
+fn is_followed(history: &History, on: Queue, value: Value) -> bool {
     history.operations.iter().any(|operation| match &operation.call {
         Call::Poll { runs, is_final: true, .. } => {
-            let holder = runs.iter().find(|run| holds(run, value));
+            let holder = runs.iter().find(|run| run.queue == on && holds(run, value));
             holder.is_some_and(|run| {
                 let offset = run.first_offset + (value.0 - run.first_value.0) as i64;
                 let of_queue = || runs.iter().filter(|other| other.queue == run.queue);
@@ -251,9 +254,9 @@ fn part(run: Run, from: u32) -> Run {
 }
 
 /// Takes a value that fits out of every poll.
-fn remove_everywhere(history: &mut History, which: usize, fits: fn(&History, Value) -> bool) -> bool {
+fn remove_everywhere(history: &mut History, which: usize, fits: fn(&History, Queue, Value) -> bool) -> bool {
     let first_values = final_runs(history).into_iter().map(|run| (run.queue, run.first_value));
-    let fitting: Vec<_> = first_values.filter(|(_, value)| fits(history, *value)).collect();
+    let fitting: Vec<_> = first_values.filter(|(on, value)| fits(history, *on, *value)).collect();
     let Some((on, value)) = pick(fitting, which) else { return false };
     for operation in &mut history.operations {
         let Call::Poll { runs, .. } = &mut operation.call else { continue };
