@@ -1,1 +1,97 @@
-fn main() {}
+//! The `mqassay` command. Thin: each subcommand has a file that turns arguments into calls of the rooms and results into
+//! text. Start at `Command`; what an exit code means is in `exit`. Not here: anything that runs, judges or draws.
+
+mod arguments;
+mod assay;
+mod bench;
+mod broker;
+mod exit;
+mod mutants;
+mod progress;
+mod replay;
+mod report;
+mod results;
+mod scenarios;
+mod systems;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use exit::{Exit, Failure};
+
+/// Puts message brokers to the proof: do they keep their promises under faults, and how fast are they while they do.
+///
+/// Without a subcommand it does the main job: verify the reference broker, catch deliberate bugs, measure, and write a
+/// report.
+#[derive(Debug, Parser)]
+#[command(name = "mqassay", version, after_help = exit::MEANING)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The main job: verify, catch deliberate bugs, measure, and write a report
+    Assay(assay::Arguments),
+    /// Run scenarios over seeds against the reference broker in the simulated world
+    Verify(verify::Arguments),
+    /// Run a plan again
+    Replay(replay::Arguments),
+    /// List the built-in scenarios
+    Scenarios(scenarios::Arguments),
+    /// List the deliberate bugs, or try whether each is caught
+    Mutants(mutants::Arguments),
+    /// Measure systems side by side under a load plan
+    Bench(bench::Arguments),
+    /// Make a page of the results in a folder
+    Report(report::Arguments),
+    /// Run the reference broker
+    Broker(broker::Arguments),
+    /// Provision external systems
+    Systems(systems::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return exit::of_clap(&error),
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("MQASSAY_LOG").unwrap_or_else(|_| "warn".into()))
+        .with_writer(std::io::stderr)
+        .init();
+    match run(arguments.command) {
+        Ok(exit) => exit.into(),
+        Err(failure) => failure.report(),
+    }
+}
+
+fn run(command: Option<Command>) -> Result<Exit, Failure> {
+    match command {
+        None => assay::run(&assay::Arguments::default()),
+        Some(Command::Assay(arguments)) => assay::run(&arguments),
+        Some(Command::Verify(arguments)) => verify::run(&arguments),
+        Some(Command::Replay(arguments)) => replay::run(&arguments),
+        Some(Command::Scenarios(arguments)) => scenarios::run(&arguments),
+        Some(Command::Mutants(arguments)) => mutants::run(&arguments),
+        Some(Command::Bench(arguments)) => bench::run(&arguments),
+        Some(Command::Report(arguments)) => report::run(&arguments),
+        Some(Command::Broker(arguments)) => broker::run(&arguments),
+        Some(Command::Systems(arguments)) => systems::run(&arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_declaration_of_arguments_holds_together() {
+        Arguments::command().debug_assert();
+    }
+}

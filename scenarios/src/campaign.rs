@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use mqassay_broker::mutant::Mutant;
+use mqassay_harness::artifact::folder as artifact;
 use mqassay_harness::artifact::{RunLine, SummaryLine, VerdictKind};
 use mqassay_harness::plan::Plan;
 use mqassay_harness::plan::sample::sample;
@@ -129,7 +130,7 @@ pub fn plan(options: &Options, scenario: &Scenario, seed: u64) -> Plan {
 fn perform(options: &Options, plan: &Plan) -> Result<Run, RunError> {
     let folder = folder_of(&options.runs_dir, plan);
     if options.keep != Keep::None {
-        runner::write_plan(&folder, plan)?;
+        artifact::write_plan(&folder, plan).map_err(RunError::from)?;
     }
     let mut run = runner::run_plan(plan, runner::Record::HashOnly)?;
     let keep = match options.keep {
@@ -140,7 +141,7 @@ fn perform(options: &Options, plan: &Plan) -> Result<Run, RunError> {
     if keep {
         runner::write_artifacts(&folder, plan, &mut run)?;
     } else if options.keep != Keep::None {
-        runner::remove_artifacts(&folder)?;
+        artifact::remove(&folder).map_err(RunError::from)?;
     }
     Ok(run)
 }

@@ -58,8 +58,8 @@ pub fn find(name: &str) -> Result<Scenario, CatalogueError> {
         let known = builtin.iter().map(|scenario| scenario.name.as_str()).collect::<Vec<_>>().join(", ");
         return Err(CatalogueError::Unknown { name: name.to_owned(), known });
     }
-    let text = std::fs::read_to_string(name)
-        .map_err(|source| CatalogueError::Unreadable { path: name.to_owned(), source })?;
+    let text =
+        std::fs::read_to_string(name).map_err(|source| CatalogueError::Unreadable { path: name.to_owned(), source })?;
     Ok(Scenario::parse(name, &text)?)
 }
 

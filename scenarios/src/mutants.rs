@@ -160,7 +160,8 @@ pub fn attempt(
     let campaign = campaign_options(row.scenarios, options, Some(row.mutant), *options.seeds.end())?;
     campaign::run(&campaign, &mut |run| {
         line.seeds_tried = run.line.seed - options.seeds.start() + 1;
-        line.anomaly = row.anomalies.iter().find(|name| run.line.anomalies.contains_key(**name)).map(|s| (*s).to_owned());
+        line.anomaly =
+            row.anomalies.iter().find(|name| run.line.anomalies.contains_key(**name)).map(|s| (*s).to_owned());
         line.caught = line.anomaly.is_some();
         if line.caught {
             catching = Some(run.clone());

@@ -376,3 +376,123 @@ fn put_varint(out: &mut Vec<u8>, value: i64) {
     }
     out.push(rest as u8);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kafka_protocol::records::{Compression, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType};
+    use proptest::prelude::*;
+
+    fn encoded(compression: Compression, timestamps: &[i64]) -> Bytes {
+        let record = |(n, timestamp): (usize, &i64)| Record {
+            transactional: false,
+            control: false,
+            delete_horizon: false,
+            partition_leader_epoch: 7,
+            producer_id: 11,
+            producer_epoch: 2,
+            timestamp_type: TimestampType::Creation,
+            offset: n as i64,
+            sequence: 40 + n as i32,
+            timestamp: *timestamp,
+            key: None,
+            value: Some(Bytes::from(vec![b'v'; 50])),
+            headers: Default::default(),
+        };
+        let records: Vec<Record> = timestamps.iter().enumerate().map(record).collect();
+        let mut bytes = BytesMut::new();
+        let options = RecordEncodeOptions { version: 2, compression };
+        RecordBatchEncoder::encode(&mut bytes, &records, &options).expect("encodes");
+        bytes.freeze()
+    }
+
+    #[test]
+    fn batches_of_every_codec_are_split_checked_and_read() {
+        let codecs = [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
+        let all: Vec<Bytes> = codecs.iter().map(|codec| encoded(*codec, &[5, 9, 7])).collect();
+        let batches = split_batches(all.concat().into()).expect("all are good");
+        assert_eq!(batches.iter().map(|b| b.bytes.clone()).collect::<Vec<_>>(), all);
+        for (batch, codec) in batches.iter().zip(codecs) {
+            let header = batch.header;
+            assert_eq!((header.producer_id, header.producer_epoch), (ProducerId(11), ProducerEpoch(2)));
+            assert_eq!((header.base_sequence, header.last_sequence(), header.record_count), (40, 42, 3));
+            assert_eq!((header.max_timestamp, header.is_compressed()), (9, codec != Compression::None));
+            let found = |timestamp, from| {
+                earliest_record_at_or_past(batch.bytes.clone(), timestamp, Offset(from)).expect("readable")
+            };
+            assert_eq!(found(6, 0), Some((Offset(1), 9)));
+            assert_eq!(found(6, 2), Some((Offset(2), 7)), "records below the log start do not count");
+            assert_eq!(found(10, 0), None);
+        }
+    }
+
+    #[test]
+    fn what_the_node_writes_for_itself_reads_back() {
+        let values = [Bytes::from_static(b"a"), Bytes::new(), Bytes::from(vec![b'z'; 300])];
+        let batch = Batch::of_values(&values, 1234);
+        assert_eq!(split_batches(batch.bytes.clone()), Ok(vec![batch.clone()]));
+        let read = read_records(batch.bytes).expect("readable");
+        assert_eq!(read.iter().map(|r| r.value.clone().unwrap_or_default()).collect::<Vec<_>>(), values);
+        assert!(read.iter().enumerate().all(|(n, r)| (r.offset, r.timestamp) == (Offset(n as i64), 1234)));
+    }
+
+    #[test]
+    fn bad_batches_are_refused_with_the_error_that_clients_know() {
+        let good = encoded(Compression::None, &[1, 2]);
+        let change = |at: usize, bytes: &[u8]| {
+            let mut changed = good.to_vec();
+            changed[at..at + bytes.len()].copy_from_slice(bytes);
+            let crc = crc32c(&[&changed[UNCOVERED_BYTES..]]);
+            changed[17..21].copy_from_slice(&crc.to_be_bytes());
+            split_batches(changed.into()).expect_err("it is bad").kafka_error()
+        };
+        let (corrupt, format, invalid) = (2, 43, 87);
+        assert_eq!(change(16, &[1]), format, "an old magic");
+        assert_eq!(change(8, &0i32.to_be_bytes()), corrupt, "a length below the header's");
+        assert_eq!(change(8, &i32::MAX.to_be_bytes()), corrupt, "a length past the end");
+        assert_eq!(change(8, &(-1i32).to_be_bytes()), corrupt, "a negative length");
+        assert_eq!(change(57, &3i32.to_be_bytes()), invalid, "a count that contradicts the last offset");
+        assert_eq!(change(57, &0i32.to_be_bytes()), invalid, "no records");
+        assert_eq!(change(22, &[5]), invalid, "an unknown codec");
+        assert_eq!(change(43, &(-2i64).to_be_bytes()), invalid, "a negative producer");
+        assert_eq!(change(43, &(-1i64).to_be_bytes()), invalid, "a sequence without producer");
+        assert_eq!(change(53, &(-1i32).to_be_bytes()), invalid, "a producer without sequence");
+        let mut flipped = good.to_vec();
+        flipped[70] ^= 1;
+        assert_eq!(split_batches(flipped.into()).expect_err("a bit flipped").kafka_error(), corrupt);
+        assert_eq!(split_batches(good.slice(..good.len() - 1)).expect_err("cut").kafka_error(), corrupt);
+        let huge = [(i32::MAX - 1).to_be_bytes(), i32::MAX.to_be_bytes()];
+        let mut counted = good.to_vec();
+        counted[23..27].copy_from_slice(&huge[0]);
+        counted[57..61].copy_from_slice(&huge[1]);
+        let crc = crc32c(&[&counted[UNCOVERED_BYTES..]]);
+        counted[17..21].copy_from_slice(&crc.to_be_bytes());
+        assert_eq!(split_batches(counted.into()).expect_err("no room for so many").kafka_error(), invalid);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever bytes come, the split neither panics nor allocates by their word, and gives back what it took.
+        #[test]
+        fn any_bytes_are_split_or_refused(mut bytes in prop::collection::vec(any::<u8>(), 0..200), good in any::<bool>()) {
+            if good {
+                bytes.splice(0..0, encoded(Compression::None, &[3]));
+            }
+            let bytes = Bytes::from(bytes);
+            if let Ok(batches) = split_batches(bytes.clone()) {
+                let joined: Vec<u8> = batches.iter().flat_map(|b| b.bytes.to_vec()).collect();
+                prop_assert_eq!(joined, bytes.to_vec());
+            }
+        }
+
+        /// Sequences wrap as Kafka's do: behind 2^31 - 1 comes 0, and no sum is negative.
+        #[test]
+        fn sequences_stay_in_their_range(sequence in 0..=i32::MAX, count in 0..=i32::MAX - 1) {
+            let sum = sequence_plus(sequence, count);
+            prop_assert!(sum >= 0);
+            let expected = sequence.checked_add(count).unwrap_or_else(|| count - (i32::MAX - sequence) - 1);
+            prop_assert_eq!(sum, expected);
+        }
+    }
+}

@@ -269,7 +269,11 @@ impl Core {
 
     /// Keeps the log's place in the order of deadlines up to date.
     pub(super) fn note_deadline(&mut self, id: LogId) {
-        let wanted = self.logs.get(&id).and_then(Log::next_deadline);
+        self.note_deadline_from(id, Duration::ZERO);
+    }
+
+    fn note_deadline_from(&mut self, id: LogId, earliest: Duration) {
+        let wanted = self.logs.get(&id).and_then(Log::next_deadline).map(|at| at.max(earliest));
         let noted = self.log_deadlines.get(&id).copied();
         if wanted == noted {
             return;
@@ -413,11 +417,9 @@ impl Core {
                     if let Some(log) = self.logs.get_mut(&id) {
                         log.on_deadline(now, &mut effects.disk);
                     }
-                    self.note_deadline(id);
-                    // A log whose deadline did not move would keep the loop here for ever.
-                    if self.log_deadlines.get(&id).is_some_and(|next| *next <= at) {
-                        break;
-                    }
+                    // A log that is being reopened leaves what is due undone; without the pause its deadline, which
+                    // stays in the past, would keep the node busy and, where time is simulated, for ever.
+                    self.note_deadline_from(id, now.monotonic + LOG_DEADLINE_PAUSE);
                 }
                 DeadlineOf::Fetch(id) => self.on_fetch_deadline(id, now, effects),
             }
@@ -451,6 +453,9 @@ fn replay(mut state: Metadata, batches: Vec<bytes::Bytes>) -> Result<Metadata, S
     }
     Ok(state)
 }
+
+/// The least time between two calls of a log for its deadlines.
+const LOG_DEADLINE_PAUSE: Duration = Duration::from_millis(10);
 
 /// A topic of 65,536 queues is one record, so even tiny segments of the metadata log hold this much.
 const METADATA_SEGMENT_BYTES_MIN: u64 = 64 << 10;

@@ -17,4 +17,6 @@ mod produce;
 mod producer_ids;
 pub mod settings;
 mod topics;
+#[cfg(test)]
+mod trace_tests;
 pub mod types;

@@ -250,19 +250,21 @@ fn claimed_length(buffer: &BytesMut) -> Option<usize> {
     usize::try_from(i32::from_be_bytes(*buffer.first_chunk::<LENGTH_BYTES>()?)).ok()
 }
 
-/// Makes room to read into: for the rest of a frame that has begun, but never more than has come already, so that a
-/// claimed length alone reserves nothing.
+/// Makes room to read into: for the rest of a frame that has begun, but beyond a first megabyte never more than has come
+/// already, so that a claimed length alone reserves little.
 fn reserve(buffer: &mut BytesMut) {
     if buffer.capacity() - buffer.len() >= READ_BYTES_MIN {
         return;
     }
     let missing = claimed_length(buffer).map_or(0, |length| (LENGTH_BYTES + length).saturating_sub(buffer.len()));
-    buffer.reserve(missing.min(buffer.len()).max(READ_BYTES));
+    buffer.reserve(missing.min(buffer.len().max(CLAIM_BYTES_MAX)).max(READ_BYTES));
 }
 
 /// The most requests of one connection without an answer; the next are left in the socket.
 const REQUESTS_IN_FLIGHT_MAX: usize = 256;
 /// The most bytes of unsent answers with which a connection's next requests are taken.
 const OUTPUT_BYTES_MAX: usize = 16 << 20;
+/// The most bytes reserved on the word of a frame's length.
+const CLAIM_BYTES_MAX: usize = 1 << 20;
 const READ_BYTES: usize = 64 << 10;
 const READ_BYTES_MIN: usize = 4 << 10;

@@ -59,11 +59,19 @@ pub enum NodeExit {
 }
 
 impl NodeExit {
-    /// Whether the node ended on purpose because its disk failed; a restart recovers what is durable.
+    /// Whether the node ended on purpose because its disk failed: it halted, or it refuses to start from what is
+    /// corrupt rather than serve or cut it.
     pub fn is_declared(&self) -> bool {
         match self {
-            NodeExit::DiskFailed(_) | NodeExit::Open(OpenError::Io { .. }) => true,
-            NodeExit::Open(_) | NodeExit::Start(_) | NodeExit::Listen { .. } => false,
+            NodeExit::DiskFailed(_) | NodeExit::Start(_) => true,
+            NodeExit::Open(error) => match error {
+                OpenError::Io { .. }
+                | OpenError::FormatUnreadable
+                | OpenError::SnapshotsUnreadable { .. }
+                | OpenError::MetadataCorrupt => true,
+                OpenError::Locked | OpenError::NewerFormat { .. } => false,
+            },
+            NodeExit::Listen { .. } => false,
         }
     }
 }

@@ -96,6 +96,7 @@ impl Default for StoreSettings {
 pub struct Store<D: Disk, O: Observer> {
     disk: D,
     observer: O,
+    /// Holds for all logs but the metadata's: a mutant breaks promises to clients, not the node itself.
     mutant: Option<Mutant>,
     files: OpenFiles<D::File>,
     /// Logs whose directory was created and is not yet known to be durable.
@@ -126,7 +127,7 @@ impl<D: Disk, O: Observer> Store<D, O> {
         disk.sync_directory(ROOT).map_err(at_path("syncing", ROOT))?;
         disk.sync_directory(LOGS).map_err(at_path("syncing", LOGS))?;
         let metadata_snapshot = snapshot::newest_snapshot(&disk)?;
-        let metadata = recover::recover_log(&disk, &observer, LogId::METADATA, mutant).await?;
+        let metadata = recover::recover_log(&disk, &observer, LogId::METADATA, None).await?;
         let metadata_batches = read_metadata(&disk, &metadata)?;
         let mut ids = Vec::new();
         for name in disk.list(LOGS).map_err(at_path("listing", LOGS))? {

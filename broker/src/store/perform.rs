@@ -76,12 +76,13 @@ impl<D: Disk, O: Observer> Store<D, O> {
     /// # Panics
     /// On an inline effect.
     pub fn start(&mut self, effect: DiskEffect) -> impl Future<Output = DiskEvent> + 'static + use<D, O> {
-        let (disk, observer, mutant) = (self.disk.clone(), self.observer.clone(), self.mutant);
+        let (disk, observer, mut mutant) = (self.disk.clone(), self.observer.clone(), self.mutant);
         let mut opened = Vec::new();
         let mut open_error = None;
         let mut parent = None;
         match &effect {
             DiskEffect::Sync { log, segments, directory, .. } => {
+                mutant = self.mutant_of(*log);
                 for segment in segments {
                     match self.file(*log, *segment) {
                         Ok(file) => opened.push(file),
@@ -97,16 +98,22 @@ impl<D: Disk, O: Observer> Store<D, O> {
                 Err(error) => open_error = Some(error),
             },
             DiskEffect::Reopen { log } => {
+                mutant = self.mutant_of(*log);
                 self.failed.remove(log);
                 self.files.remove_log(*log);
             }
-            DiskEffect::Seal { .. } | DiskEffect::WriteSnapshot { .. } => {}
+            DiskEffect::Seal { log, .. } => mutant = self.mutant_of(*log),
+            DiskEffect::WriteSnapshot { .. } => {}
             DiskEffect::CreateSegment { .. }
             | DiskEffect::Write { .. }
             | DiskEffect::RemoveSegment { .. }
             | DiskEffect::RemoveLog { .. } => unreachable!("inline effects are performed by `perform`"),
         }
         run(Job { disk, observer, mutant, opened, open_error, parent }, effect)
+    }
+
+    fn mutant_of(&self, log: LogId) -> Option<Mutant> {
+        self.mutant.filter(|_| log != LogId::METADATA)
     }
 
     fn file(&mut self, log: LogId, segment: Position) -> io::Result<D::File> {
@@ -183,7 +190,7 @@ impl<D: Disk, O: Observer> Store<D, O> {
             }
         }
         self.observer.event(points::SEGMENT_REMOVED, 1);
-        if self.mutant == Some(Mutant::DirectoryNotSynced) {
+        if self.mutant_of(log) == Some(Mutant::DirectoryNotSynced) {
             return Ok(());
         }
         // Before the next segment goes: were only the later removal durable, a gap would look like corruption.
@@ -279,7 +286,7 @@ async fn sync<D: Disk, O: Observer>(job: &mut Job<D, O>, log: LogId, directory: 
         job.disk.sync_file(file).await?;
     }
     // The defect (KAFKA-3968): only a log's first segment is made durable in its directory.
-    let forgets = job.mutant == Some(Mutant::DirectoryNotSynced) && job.parent.is_none() && log != LogId::METADATA;
+    let forgets = job.mutant == Some(Mutant::DirectoryNotSynced) && job.parent.is_none();
     if directory && !forgets {
         job.disk.sync_directory(&log_directory(log))?;
         if let Some(parent) = job.parent {

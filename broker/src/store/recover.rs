@@ -29,7 +29,8 @@ pub(super) async fn recover_log<D: Disk, O: Observer>(
     log: LogId,
     mutant: Option<Mutant>,
 ) -> Result<Recovered, OpenError> {
-    let mut recovery = Recovery { disk, log, mutant, segments: Vec::new(), seals: Vec::new(), cut: None, named: None };
+    let mut recovery =
+        Recovery { disk, log, mutant, segments: Vec::new(), seals: Vec::new(), cut: None, named: None, lost: None };
     let Some(replay) = recovery.scan()? else {
         return Ok(Recovered::empty(log));
     };
@@ -62,6 +63,8 @@ struct Recovery<'a, D: Disk> {
     cut: Option<(usize, Position)>,
     /// The newest synced position that anything behind the first bad bytes names.
     named: Option<Position>,
+    /// Where the newest segment ended whose index is there, but not all of its bytes.
+    lost: Option<Position>,
 }
 
 struct SegmentFile<D: Disk> {
@@ -120,6 +123,10 @@ impl<D: Disk> Recovery<'_, D> {
                 break;
             }
         }
+        if self.lost.is_some_and(|lost| lost > replay.end) && self.cut.is_none() {
+            let end = replay.end;
+            replay.pass_bad_bytes(end);
+        }
         Ok(Some(replay))
     }
 
@@ -156,6 +163,8 @@ impl<D: Disk> Recovery<'_, D> {
             }
         }
         let first = self.segments.first().map(|s| s.base);
+        self.lost =
+            indexes.values().map(|(head, _)| head).filter(|h| first.is_some_and(|f| h.base >= f)).map(|h| h.end).max();
         let before_first = |base: &Position| first.is_none_or(|first| *base < first);
         Ok(Some(indexes.into_iter().rev().find(|(base, _)| before_first(base)).map(|(_, index)| index)))
     }
@@ -244,7 +253,7 @@ impl<D: Disk> Recovery<'_, D> {
     }
 
     fn newest_synced_behind(&self, replay: &Replay, number: usize, at: u64) -> Position {
-        let mut newest = replay.synced_known;
+        let mut newest = replay.synced_known.max(self.lost.unwrap_or_default());
         for (index, segment) in self.segments.iter().enumerate().skip(number) {
             if let (true, Some((head, _))) = (index > number, &segment.index) {
                 newest = newest.max(head.end);
@@ -310,7 +319,9 @@ impl<D: Disk> Recovery<'_, D> {
         let directory = log_directory(self.log);
         let changed = replay.report.rewritten_bytes + replay.report.cut_bytes > 0;
         let sync_directory = self.mutant != Some(Mutant::DirectoryNotSynced);
-        if changed && sync_directory {
+        // A crash may have come between the creation of the newest segment and the first sync of its directory.
+        let unproven = self.segments.last().is_some_and(|s| replay.synced_known <= s.base);
+        if (changed || unproven) && sync_directory {
             self.disk.sync_directory(&directory).map_err(at_path("syncing", &directory))?;
         }
         for (base, index) in std::mem::take(&mut self.seals) {

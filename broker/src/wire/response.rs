@@ -130,3 +130,7 @@ fn encode_body(response: &Response, version: i16, output: &mut BytesMut) -> Resu
         Response::DescribeCluster(body) => body.encode(output, version),
     }
 }
+
+#[cfg(test)]
+#[path = "response_tests.rs"]
+mod tests;

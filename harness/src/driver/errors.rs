@@ -154,6 +154,8 @@ pub enum CallError {
     NothingSent {
         /// What failed before.
         reason: String,
+        /// Whether it may succeed at another attempt.
+        is_retriable: bool,
     },
     /// The connection ended after the request was handed to it.
     #[error("connection to {address} was lost before the answer: {reason}")]
@@ -226,12 +228,12 @@ impl CallError {
     pub fn is_retriable(&self) -> bool {
         match self {
             CallError::NotConnected { .. }
-            | CallError::NothingSent { .. }
             | CallError::NoLeader { .. }
             | CallError::Lost { .. }
             | CallError::TimedOut { .. }
             | CallError::Undecodable { .. } => true,
             CallError::Unsendable { .. } => false,
+            CallError::NothingSent { is_retriable, .. } => *is_retriable,
             CallError::Answered { code, .. } => meaning(*code).retriable,
         }
     }

@@ -92,6 +92,10 @@ pub(crate) struct PartitionQueue {
     is_idempotent: bool,
     attempts_maximum: u32,
     identity: Option<Identity>,
+    /// Whether a batch was acknowledged under the identity. Until then one batch at a time is in flight: a broker that
+    /// knows nothing of a producer may take any sequence number for its first (Kafka does), and so the second batch
+    /// before the first, if it refused that one while the partition was not ready.
+    is_established: bool,
     next_sequence: i32,
     entries: VecDeque<Entry>,
     /// Nothing is sent until all that is in flight has been answered; only with idempotence.
@@ -105,6 +109,7 @@ impl PartitionQueue {
             is_idempotent,
             attempts_maximum,
             identity: None,
+            is_established: false,
             next_sequence: 0,
             entries: VecDeque::new(),
             is_draining: false,
@@ -166,6 +171,7 @@ impl PartitionQueue {
             }
         }
         self.entries = kept;
+        self.is_established = false;
         self.next_sequence = 0;
         let old = self.identity.take();
         let next = old.filter(|_| self.reset == Reset::NextEpoch).and_then(|identity| {
@@ -180,7 +186,7 @@ impl PartitionQueue {
 
     /// What to do about the batch at an index; none where there is none.
     pub(crate) fn step(&mut self, index: usize, now: Duration) -> Option<Step> {
-        if self.is_draining {
+        if self.awaits_answers() {
             return Some(Step::Wait);
         }
         let entry = self.entries.get(index)?;
@@ -195,6 +201,12 @@ impl PartitionQueue {
         Some(if self.blocks_those_behind(index) { Step::Wait } else { Step::Next })
     }
 
+    /// Whether an answer must come before anything is sent.
+    fn awaits_answers(&self) -> bool {
+        let is_first_alone = self.is_idempotent && !self.is_established && self.sent_count() > 0;
+        self.is_draining || is_first_alone
+    }
+
     /// With idempotence nothing overtakes. Without, whoever waits for its retry is overtaken, as in Kafka's clients;
     /// but what was never sent keeps its turn.
     fn blocks_those_behind(&self, index: usize) -> bool {
@@ -203,7 +215,7 @@ impl PartitionQueue {
 
     /// When the first waiting batch may be sent or expires.
     pub(crate) fn wake(&self) -> Option<Duration> {
-        if self.is_draining {
+        if self.awaits_answers() {
             return None;
         }
         let mut wake: Option<Duration> = None;
@@ -310,6 +322,7 @@ impl PartitionQueue {
     }
 
     fn acknowledge(&mut self, index: usize, first_offset: Option<i64>) {
+        self.is_established = true;
         if let Some(entry) = self.entries.remove(index) {
             entry.reply(Outcome::Done, first_offset);
         }

@@ -1,7 +1,7 @@
 //! The producer: a local task that owns the batches of one client, sends them to the leaders of their partitions with
 //! several requests in flight, retries, and keeps the order where it is idempotent. `pending` holds the rules of one
 //! partition. Here: who sends when, producer ids, and what an answer says. Departures from Kafka's client: batches are
-//! never split or merged, and a batch that is given up ends only after all in flight on its partition were answered.
+//! never split or merged, and the first batch of an idempotent producer on a partition goes alone (`pending`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -214,6 +214,7 @@ impl<D: Dial, T: Timer> Task<D, T> {
             PartitionProduceData::default().with_index(partition.partition).with_records(Some(queue.encoded(index)));
         let topic = TopicProduceData::default().with_name(topic_name(&partition.topic)).with_partition_data(vec![data]);
         let request = ProduceRequest::default()
+            .with_transactional_id(None)
             .with_acks(i16::from(self.options.acks))
             .with_timeout_ms(self.options.request_timeout.as_millis() as i32)
             .with_topic_data(vec![topic]);
@@ -283,7 +284,9 @@ impl<D: Dial, T: Timer> Task<D, T> {
             return Ok(None);
         }
         if self.identity.is_none() {
+            // The crate's default is an empty transactional id, not none.
             let request = InitProducerIdRequest::default()
+                .with_transactional_id(None)
                 .with_transaction_timeout_ms(60_000)
                 .with_producer_id(ProducerId(-1))
                 .with_producer_epoch(-1);
@@ -298,7 +301,7 @@ impl<D: Dial, T: Timer> Task<D, T> {
 
 /// A call that had to come before the batch failed: whatever became of it, nothing of the batch was sent.
 fn nothing_sent(error: CallError) -> CallError {
-    CallError::NothingSent { reason: error.to_string() }
+    CallError::NothingSent { reason: error.to_string(), is_retriable: error.is_retriable() }
 }
 
 fn read_answer(partition: &TopicPartition, answer: &ProduceResponse) -> Result<Acknowledgement, CallError> {

@@ -27,7 +27,8 @@ use kafka_protocol::protocol::{
     Decodable, Encodable, HeaderVersion, Message, Request, StrBytes, decode_request_header_from_buffer,
 };
 use kafka_protocol::records::{Record, RecordBatchDecoder};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
+use tokio::net::TcpListener;
 
 use super::{Dial, Timer};
 
@@ -62,8 +63,12 @@ pub(crate) struct Model {
     pub(crate) dials: u32,
     pub(crate) producer_ids: i64,
     pub(crate) topic_exists: bool,
+    /// Named in the metadata, with the loopback interface; 1 where only in-memory streams are served.
+    port: u16,
     /// Whether the next Fetch answers carry a flipped bit.
     pub(crate) flips_bits: bool,
+    /// As Kafka does it for a producer that it does not know.
+    pub(crate) takes_any_first_sequence: bool,
     windows: BTreeMap<(i32, i64), Window>,
 }
 
@@ -84,8 +89,22 @@ pub(crate) const TOPIC: &str = "scripted";
 
 impl Scripted {
     pub(crate) fn new(fates: &[Fate]) -> Scripted {
-        let model = Model { fates: fates.iter().copied().collect(), topic_exists: true, ..Model::default() };
+        let model = Model { fates: fates.iter().copied().collect(), topic_exists: true, port: 1, ..Model::default() };
         Scripted { model: Rc::new(RefCell::new(model)) }
+    }
+
+    /// Serves on a free port of the loopback interface too, and names that in its metadata.
+    pub(crate) async fn listen(&self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+        let address = listener.local_addr().expect("a bound listener has an address");
+        self.model.borrow_mut().port = address.port();
+        let broker = self.clone();
+        tokio::task::spawn_local(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::task::spawn_local(serve(stream, broker.clone()));
+            }
+        });
+        address.to_string()
     }
 
     /// Values of all records of a partition in the order of their offsets.
@@ -149,7 +168,7 @@ pub(crate) fn run<F: Future>(test: F) -> F::Output {
     tokio::task::LocalSet::new().block_on(&runtime, test)
 }
 
-async fn serve(mut stream: DuplexStream, broker: Scripted) {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, broker: Scripted) {
     let mut put_off: Vec<Bytes> = Vec::new();
     while let Ok(length) = stream.read_i32().await {
         let mut frame = BytesMut::zeroed(length as usize);
@@ -175,6 +194,7 @@ impl Scripted {
             return Some(vec![self.model.borrow_mut().answer(api, version, id, frame)]);
         }
         let request = ProduceRequest::decode(&mut frame, version).expect("the client's request decodes");
+        assert_eq!(request.transactional_id, None, "Kafka takes an empty transactional id for one");
         let mut model = self.model.borrow_mut();
         let fate = model.fates.pop_front().unwrap_or(Fate::Answer);
         if fate == Fate::LoseRequest {
@@ -209,6 +229,8 @@ impl Model {
                 framed::<MetadataRequest>(&self.metadata(&request), version, id)
             }
             ApiKey::InitProducerId => {
+                let request = kafka_protocol::messages::InitProducerIdRequest::decode(frame, version).expect("decodes");
+                assert_eq!(request.transactional_id, None, "Kafka refuses a transactional id that is empty");
                 self.producer_ids += 1;
                 let answer = InitProducerIdResponse::default().with_producer_id(ProducerId(self.producer_ids + 1000));
                 framed::<kafka_protocol::messages::InitProducerIdRequest>(&answer, version, id)
@@ -245,8 +267,10 @@ impl Model {
     }
 
     fn metadata(&self, request: &MetadataRequest) -> MetadataResponse {
-        let node =
-            MetadataResponseBroker::default().with_node_id(BrokerId(0)).with_host("scripted".into()).with_port(1);
+        let node = MetadataResponseBroker::default()
+            .with_node_id(BrokerId(0))
+            .with_host("127.0.0.1".into())
+            .with_port(i32::from(self.port));
         let partitions = (0..PARTITIONS)
             .map(|index| MetadataResponsePartition::default().with_partition_index(index).with_leader_id(BrokerId(0)));
         let partitions: Vec<_> = if self.topic_exists { partitions.collect() } else { Vec::new() };
@@ -303,7 +327,8 @@ impl Model {
                 return (0, known.2);
             }
             let expected = window.batches.back().map_or(0, |last| last.0 + last.1);
-            if first.sequence != expected {
+            let is_first = self.takes_any_first_sequence && window.batches.is_empty();
+            if first.sequence != expected && !is_first {
                 return (45, -1);
             }
             window.batches.push_back((first.sequence, records.len() as i32, offset));

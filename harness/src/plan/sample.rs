@@ -255,7 +255,7 @@ impl Sampler<'_> {
             Trigger::Point {
                 name: self.draws.pick("fault-point", entity, &ranges.points).clone(),
                 node,
-                occurrence: self.draws.range("fault-occurrence", entity, 1, 8) as u32,
+                occurrence: self.draws.range("fault-occurrence", entity, 1, 4) as u32,
                 armed_ms: at_ms,
             }
         };

@@ -18,3 +18,23 @@ mod panics;
 
 #[cfg(test)]
 mod world_tests;
+
+/// The names of all events that the world counts.
+pub const EVENTS: &[&str] = &[
+    "kill",
+    "power-loss",
+    "power-loss-that-dropped-bytes",
+    "restart",
+    "link-hold",
+    "link-delay",
+    "link-cut",
+    "connection-reset",
+    "one-request",
+    "disk-read-error",
+    "disk-write-error",
+    "sync-error",
+    "disk-full",
+    "disk-slow",
+    "bit-flip",
+    "fault-at-point",
+];

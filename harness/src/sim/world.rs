@@ -105,8 +105,11 @@ pub struct World {
 struct ClientState {
     operations_done: Flag,
     /// What the client said at its end, once it has ended.
-    ended: Rc<RefCell<Option<Result<(), Vec<String>>>>>,
+    ended: Rc<RefCell<Option<ClientEnd>>>,
 }
+
+/// How a client ended; an error names what it could not reach.
+type ClientEnd = Result<(), Vec<String>>;
 
 impl World {
     /// A world with the plan's knobs and faults, and no software yet.

@@ -130,7 +130,8 @@ fn append(node: &SimNode, path: &str, correlation: i32) -> io::Result<()> {
 }
 
 /// What the test's client saw: per request its id, when it was sent, and when (and how) it ended, in milliseconds.
-type Seen = Rc<RefCell<Vec<(i32, u64, Result<u64, io::ErrorKind>)>>>;
+type Asked = (i32, u64, Result<u64, io::ErrorKind>);
+type Seen = Rc<RefCell<Vec<Asked>>>;
 
 /// Sends requests one after the other, 50 ms apart, each on a new connection where the last one failed.
 async fn ask(client: SimClient, requests: i32, seen: Seen) -> Result<(), Vec<String>> {
@@ -161,7 +162,7 @@ async fn ask(client: SimClient, requests: i32, seen: Seen) -> Result<(), Vec<Str
 }
 
 /// One server and one client that sends so many requests.
-fn run_requests(plan: &Plan, requests: i32) -> (Outcome, Vec<(i32, u64, Result<u64, io::ErrorKind>)>) {
+fn run_requests(plan: &Plan, requests: i32) -> (Outcome, Vec<Asked>) {
     let seen = Seen::default();
     let mut world = World::new(plan).unwrap();
     world.add_node(0, serve).unwrap();
@@ -173,7 +174,7 @@ fn run_requests(plan: &Plan, requests: i32) -> (Outcome, Vec<(i32, u64, Result<u
 }
 
 /// Requests that took longer than a few steps.
-fn late(seen: &[(i32, u64, Result<u64, io::ErrorKind>)]) -> Vec<(i32, u64)> {
+fn late(seen: &[Asked]) -> Vec<(i32, u64)> {
     let took = seen.iter().map(|(id, sent, result)| (*id, result.unwrap() - sent));
     took.filter(|(_, took)| *took > 60).collect()
 }
@@ -303,6 +304,31 @@ fn what_was_held_arrives_whole_and_in_order() {
     let got = got.borrow();
     assert_eq!(got.0, expected);
     assert!((550..=580).contains(&got.1), "the end of the stream is held too: {}", got.1);
+}
+
+#[test]
+fn the_end_of_a_stream_is_held_like_its_bytes() {
+    let mut world = World::new(&plan(vec![at(200, link(NODE, CLIENT, LinkRule::Hold, 500))])).unwrap();
+    let software = |node: SimNode| async move {
+        let mut listener = node.net.listen(([0, 0, 0, 0], NODE_PORT).into()).await.map_err(failed)?;
+        let accepted = listener.accept().await.map_err(failed)?;
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        drop(accepted);
+        std::future::pending().await
+    };
+    world.add_node(0, software).unwrap();
+    let ended = Rc::new(RefCell::new(0));
+    let shared = ended.clone();
+    let software = move |client: SimClient| async move {
+        let mut stream = client.net.dial("node-0:9092").await.expect("nothing holds the dial");
+        assert_eq!(stream.read(&mut [0; 10]).await.expect("it was closed cleanly"), 0);
+        *shared.borrow_mut() = client.clock.monotonic().as_millis() as u64;
+        Ok(())
+    };
+    world.add_client(0, software).unwrap();
+    world.run(Control::default()).unwrap();
+    let ended = *ended.borrow();
+    assert!((700..=720).contains(&ended), "{ended}");
 }
 
 #[test]

@@ -66,6 +66,7 @@ pub async fn final_reads<D: Dial, T: Timer>(context: &Context<D, T>, limits: Fin
                 && consumer.position(partition).is_some_and(|position| position < listed.offset)
             {
                 consumer.seek(partition, listed.offset);
+                missing.remove(partition);
             }
         }
         for read in &polled.read {

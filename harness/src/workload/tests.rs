@@ -44,7 +44,7 @@ impl World {
             timer: self.timer,
             began: self.timer.monotonic(),
             began_wall_ms: self.timer.wall_ms(),
-            bootstrap: vec!["scripted:1".to_string()],
+            bootstrap: vec!["127.0.0.1:1".to_string()],
             topics: Rc::new(vec![topic]),
             draws: Draws::new(5),
             recorder: self.recorder.clone(),

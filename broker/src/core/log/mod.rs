@@ -100,11 +100,11 @@ struct Segment {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Seal {
-    /// Still active, or without index because writing that failed.
+    /// Still active, or without index since a recovery that could not write one.
     Open,
     /// To be sealed with this index once the segment is durable.
     Wanted(Bytes),
-    InFlight,
+    InFlight(Bytes),
     Done,
 }
 
@@ -174,11 +174,6 @@ impl Log {
     /// The log's settings.
     pub fn settings(&self) -> &LogSettings {
         &self.settings
-    }
-
-    /// Replaces the settings; what is stored stays as it is until the next roll or retention.
-    pub fn change_settings(&mut self, settings: LogSettings) {
-        self.settings = settings;
     }
 
     /// Whether appends are taken: not while the log waits for room on its disk.

@@ -96,7 +96,13 @@ impl Log {
         let state = self.queues.get(&queue)?;
         let first = state.entries.partition_point(|e| e.next_offset() <= state.log_start);
         let below = |e: &&IndexEntry| e.next_offset() <= state.high_watermark;
-        state.entries.range(first..).take_while(below).map(|e| e.max_timestamp).filter(|timestamp| *timestamp >= 0).max()
+        state
+            .entries
+            .range(first..)
+            .take_while(below)
+            .map(|e| e.max_timestamp)
+            .filter(|timestamp| *timestamp >= 0)
+            .max()
     }
 
     /// DeleteRecords: the log start that deleting everything below `before` gives (-1: the high watermark).

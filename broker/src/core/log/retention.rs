@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Availability, DiskEffect, Flush, Log, Seal};
+use super::{Availability, DiskEffect, Log, Seal};
 use crate::core::types::{Now, QueueId};
 
 /// Bounds of the time between two looks at retention.
@@ -52,6 +52,7 @@ impl Log {
         if !self.is_online() {
             return;
         }
+        self.start_seals(effects);
         let retention_ms = self.settings.retention_ms;
         let expired = move |max_timestamp: i64| match retention_ms {
             Some(keep) => max_timestamp >= 0 && now.wall_ms.saturating_sub(max_timestamp) > keep,
@@ -118,10 +119,5 @@ impl Log {
             left |= queue.producers.count() > 0;
         }
         self.producer_sweep_due = left.then(|| now.monotonic.saturating_add(expiry));
-    }
-
-    /// Whether appended bytes wait for a sync that nobody has asked for yet (`flush=ack`).
-    pub fn wants_sync(&self) -> bool {
-        self.settings.flush == Flush::Ack && self.is_online() && self.synced < self.end && self.sync_in_flight.is_none()
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::frame::FrameKind;
-use super::{Availability, DiskEffect, DiskEvent, Flush, Halt, Log, Progress, Recovered, Seal};
+use super::{Availability, DiskEffect, DiskEvent, Flush, Halt, Log, Progress, Recovered, Seal, Segment};
 use crate::core::types::{Now, Position, QueueId};
 
 /// How long a log whose disk was full waits before it looks again.
@@ -53,8 +53,13 @@ impl Log {
             DiskEvent::WriteFailed { kind, .. } => self.on_write_failed(kind, now, &mut progress),
             DiskEvent::Synced { upto, result, .. } => self.on_synced(upto, result, now, effects, &mut progress),
             DiskEvent::Sealed { segment, result, .. } => {
-                if let Some(found) = self.segments.iter_mut().find(|s| s.base == segment && s.seal == Seal::InFlight) {
-                    found.seal = if result.is_ok() { Seal::Done } else { Seal::Open };
+                let sealing = |s: &&mut Segment| s.base == segment && matches!(s.seal, Seal::InFlight(_));
+                if let Some(found) = self.segments.iter_mut().find(sealing) {
+                    let sealed = std::mem::replace(&mut found.seal, Seal::Done);
+                    if let (Seal::InFlight(index), Err(_)) = (sealed, result) {
+                        // Tried again with the next sync or look at retention: a full disk may have room by then.
+                        found.seal = Seal::Wanted(index);
+                    }
                 }
             }
             DiskEvent::RemoveFailed { .. } => {}
@@ -110,11 +115,13 @@ impl Log {
     ) {
         assert_eq!(self.sync_in_flight, Some(upto), "one sync is under way a log");
         self.sync_in_flight = None;
-        if let Err(kind) = result {
-            progress.halt = Some(Halt::SyncFailed { log: self.id, kind });
+        if !self.is_online() {
+            // Success or not (a segment may not even exist, for want of room): reopening will write and sync again
+            // whatever is not known to be durable.
             return;
         }
-        if !self.is_online() {
+        if let Err(kind) = result {
+            progress.halt = Some(Halt::SyncFailed { log: self.id, kind });
             return;
         }
         assert!(upto <= self.written, "what is synced was written");
@@ -133,10 +140,10 @@ impl Log {
         let (id, synced) = (self.id, self.synced);
         let closed = self.segments.len() - usize::from(self.active);
         for segment in self.segments.iter_mut().take(closed) {
-            if segment.base.plus(segment.length) > synced || !matches!(segment.seal, Seal::Wanted(_)) {
-                continue;
-            }
-            if let Seal::Wanted(index) = std::mem::replace(&mut segment.seal, Seal::InFlight) {
+            let Seal::Wanted(index) = &segment.seal else { continue };
+            if segment.base.plus(segment.length) <= synced {
+                let index = index.clone();
+                segment.seal = Seal::InFlight(index.clone());
                 effects.push(DiskEffect::Seal { log: id, segment: segment.base, index });
             }
         }

@@ -81,6 +81,13 @@ impl MemoryDisk {
         world.files[world.names[path]].volatile.clone()
     }
 
+    /// Removes a file's name, durably, if it is there.
+    pub(super) fn forget(&self, path: &str) {
+        let world = &mut *self.0.borrow_mut();
+        world.names.remove(path);
+        world.names_durable.remove(path);
+    }
+
     /// Replaces a file's bytes, durably.
     pub(super) fn set_contents(&self, path: &str, bytes: &[u8]) {
         let world = &mut *self.0.borrow_mut();
@@ -124,6 +131,9 @@ impl Disk for MemoryDisk {
         let directory_exists = path.rsplit_once('/').is_none_or(|(d, _)| world.directories.contains(d));
         if !create || !directory_exists {
             return Err(io::ErrorKind::NotFound.into());
+        }
+        if world.full {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         world.files.push(Contents::default());
         world.names.insert(path.to_string(), world.files.len() - 1);

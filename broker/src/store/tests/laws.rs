@@ -17,6 +17,9 @@ use crate::core::types::{Offset, QueueId};
 enum Step {
     Append { queue: u64, records: usize, fill: u8 },
     Settle,
+    SettleOne,
+    FullDisk { queue: u64 },
+    FailedSync,
     Kill,
     LosePower { seed: u64 },
     Read { queue: u64, bytes_max: usize },
@@ -26,6 +29,9 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (1..4u64, 1..4usize, any::<u8>()).prop_map(|(queue, records, fill)| Step::Append { queue, records, fill }),
         3 => Just(Step::Settle),
+        3 => Just(Step::SettleOne),
+        1 => (1..4u64).prop_map(|queue| Step::FullDisk { queue }),
+        1 => Just(Step::FailedSync),
         1 => Just(Step::Kill),
         2 => any::<u64>().prop_map(|seed| Step::LosePower { seed }),
         1 => (1..4u64, 1..2000usize).prop_map(|(queue, bytes_max)| Step::Read { queue, bytes_max }),
@@ -87,6 +93,33 @@ async fn run(steps: Vec<Step>, flush: Flush) {
                 known.next = known.next.plus(records as i64);
             }
             Step::Settle => rig.settle().await,
+            Step::SettleOne => rig.settle_one().await,
+            Step::FullDisk { queue } => {
+                rig.settle().await;
+                let known = model.entry(queue).or_default();
+                disk.set_full(true);
+                rig.append(queue, batch(known.next.0 as i32, &[1, 1], 200)).expect("the error comes with the write");
+                disk.set_full(false);
+                assert!(!rig.log.is_online());
+                for _ in 0..2 {
+                    // Twice, as a sync under way defers the reopening.
+                    rig.pass_time(std::time::Duration::from_secs(1));
+                    rig.settle().await;
+                }
+                assert!(rig.log.is_online());
+                compare(&mut rig, &mut model, 300, true).await;
+            }
+            Step::FailedSync => {
+                disk.set_sync_fails(true);
+                rig.settle().await;
+                for (queue, known) in &mut model {
+                    known.confirmed = rig.log.high_watermark(QueueId(*queue));
+                }
+                drop(rig);
+                disk.set_sync_fails(false);
+                rig = open(&disk, flush, None).await;
+                compare(&mut rig, &mut model, 900, true).await;
+            }
             Step::Read { queue, bytes_max } => {
                 if model.contains_key(&queue) {
                     compare(&mut rig, &mut model, bytes_max, false).await;

@@ -274,6 +274,29 @@ fn corruption_under_a_read_fences_the_queue_and_only_that() {
 }
 
 #[test]
+fn a_segment_that_is_gone_although_its_index_proves_it_durable_fences_the_log() {
+    block_on(async {
+        let disk = MemoryDisk::default();
+        let mut rig = open(&disk, Flush::Ack, None).await;
+        fill(&mut rig, 0, 40).await;
+        drop(rig);
+        let paths = disk.paths(DIRECTORY, ".log");
+        for gone in [1, 2] {
+            // The active segment, whose loss nothing on disk can prove, then a sealed one.
+            for path in &paths[paths.len() - gone..] {
+                disk.forget(path);
+            }
+            let indexes = disk.paths(DIRECTORY, ".index").len();
+            let rig = open(&disk, Flush::Ack, None).await;
+            let lost_sealed = indexes > disk.paths(DIRECTORY, ".log").len();
+            assert_eq!(rig.log.is_fenced(QueueId(1)), lost_sealed, "{gone} gone");
+            assert_eq!(rig.log.is_fenced(QueueId(9)), lost_sealed, "a queue that may have been in it");
+            drop(rig);
+        }
+    });
+}
+
+#[test]
 fn the_mutant_that_keeps_a_torn_tail_loses_what_it_appends_behind() {
     for (mutant, kept) in [(None, true), (Some(Mutant::TornTailKept), false)] {
         block_on(async {

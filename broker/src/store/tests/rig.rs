@@ -84,6 +84,13 @@ impl<D: Disk> Rig<D> {
     /// Performs what was held back, and what follows from it.
     pub(super) async fn settle(&mut self) {
         while !self.held.is_empty() {
+            self.settle_one().await;
+        }
+    }
+
+    /// Performs the first of what was held back.
+    pub(super) async fn settle_one(&mut self) {
+        if !self.held.is_empty() {
             let effect = self.held.remove(0);
             let event = self.store.start(effect).await;
             self.report(event);

@@ -198,6 +198,25 @@ fn a_sync_does_not_cover_what_is_written_while_it_runs() {
 }
 
 #[test]
+fn a_sync_that_ends_late_does_not_undo_a_newer_one() {
+    for salt in 0..40 {
+        let (drive, _) = drive_of(1 << 30);
+        let disk = drive.attach();
+        let file = durable_file(&disk, "f", &[1; 512]);
+        write(&disk, &file, 0, &[2; 512]).unwrap();
+        let older = disk.sync_file(&file);
+        write(&disk, &file, 0, &[3; 512]).unwrap();
+        let newer = disk.sync_file(&file);
+        write(&disk, &file, 0, &[4; 512]).unwrap();
+        paused(newer).unwrap();
+        paused(older).unwrap();
+        drive.power_loss(salt);
+        let left = content(&drive.attach(), "f")[0];
+        assert!(left == 3 || left == 4, "the newer sync was undone: {left}");
+    }
+}
+
+#[test]
 fn power_loss_both_tears_and_keeps_over_the_salts() {
     let mut outcomes = std::collections::BTreeSet::new();
     for salt in 0..200 {
@@ -394,16 +413,16 @@ fn a_full_disk_takes_a_prefix_and_what_was_reserved() {
 
 #[test]
 fn a_flipped_bit_is_in_both_states_and_survives_a_repair() {
-    let (drive, _) = drive_of(1 << 30);
-    let disk = drive.attach();
-    assert_eq!(drive.flip_bit(3), None, "there is nothing to flip");
-    disk.open("empty", true).unwrap();
-    let file = durable_file(&disk, "f", &[0; 2000]);
-    write(&disk, &file, 0, &[0; 2000]).unwrap();
-    let flip = drive.flip_bit(3).unwrap();
-    assert_eq!(flip.path, "f");
-    drive.repair();
     for salt in 0..20 {
+        let (drive, _) = drive_of(1 << 30);
+        let disk = drive.attach();
+        assert_eq!(drive.flip_bit(3), None, "there is nothing to flip");
+        disk.open("empty", true).unwrap();
+        let file = durable_file(&disk, "f", &[0; 2000]);
+        write(&disk, &file, 0, &[0; 2000]).unwrap();
+        let flip = drive.flip_bit(salt).unwrap();
+        assert_eq!(flip.path, "f");
+        drive.repair();
         drive.power_loss(salt);
         let left = content(&drive.attach(), "f");
         assert_eq!(left[flip.offset as usize], 1 << flip.bit);

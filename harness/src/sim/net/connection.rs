@@ -59,7 +59,6 @@ pub(super) struct Direction {
     chunks: VecDeque<Chunk>,
     written: u64,
     passed: u64,
-    last_due_us: u64,
     /// Since when a cut has held bytes.
     cut_since_us: Option<u64>,
     /// Who waits to read.
@@ -230,11 +229,10 @@ impl Direction {
         self.written
     }
 
-    /// Bytes stay in order: none is due before those written earlier.
+    /// Bytes stay in order: `passage` looks at no chunk before those written earlier have passed.
     fn push(&mut self, length: u64, due_us: u64) {
         self.written += length;
-        self.last_due_us = self.last_due_us.max(due_us);
         let holding = self.frame_holding.clone();
-        self.chunks.push_back(Chunk { end: self.written, due_us: self.last_due_us, holding });
+        self.chunks.push_back(Chunk { end: self.written, due_us, holding });
     }
 }

@@ -1,6 +1,10 @@
 //! The artifacts of a verified run and their folder `RUNS_DIR/<scenario>/<seed>/`, and the lines that `verify` prints.
 //! The field names of these lines are stable.
 
+pub mod folder;
+
+pub use folder::ArtifactError;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,169 @@
+//! `mqassay mutants`: the table of deliberate bugs, and with `run` the score of the judge against them.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Subcommand;
+use mqassay_harness::artifact::{MutantLine, MutantSummary};
+use mqassay_reports::CaughtMutant;
+use mqassay_scenarios::campaign;
+use mqassay_scenarios::mutants::{self, ScoreOptions};
+use mqassay_scenarios::runner::Run;
+use serde::Serialize;
+
+use crate::arguments::{Seeds, jobs, seconds};
+use crate::exit::{Exit, Failure};
+use crate::progress::{Progress, tell};
+use crate::results::{Results, json_line};
+
+/// Arguments of `mqassay mutants`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Option<Action>,
+    /// JSON lines on standard output
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Try every mutant until it is caught; exits with 1 where one is not, or where the clean broker is blamed
+    Run(Score),
+}
+
+#[derive(Debug, clap::Args)]
+struct Score {
+    /// Time for all of it, in seconds
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    budget: Option<Duration>,
+    /// Seeds for each mutant, both ends included [default: 1..50]
+    #[arg(long, value_name = "A..B")]
+    seeds: Option<Seeds>,
+    /// Threads [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+    /// Where artifacts of catching runs and results go
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    runs_dir: PathBuf,
+}
+
+#[derive(Serialize)]
+struct TableLine {
+    mutant: &'static str,
+    grade: &'static str,
+    title: &'static str,
+    scenarios: &'static [&'static str],
+    anomalies: &'static [&'static str],
+    needs: &'static [&'static str],
+}
+
+/// Lists the table, or computes the score.
+pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    match &arguments.action {
+        None => list(arguments.json),
+        Some(Action::Run(score)) => run_score(score, arguments.json),
+    }
+}
+
+fn list(json: bool) -> Result<Exit, Failure> {
+    let width = mutants::TABLE.iter().map(|row| row.mutant.name().len()).max().unwrap_or(0);
+    for row in mutants::TABLE {
+        let line = TableLine {
+            mutant: row.mutant.name(),
+            grade: row.grade,
+            title: row.title,
+            scenarios: row.scenarios,
+            anomalies: row.anomalies,
+            needs: row.needs,
+        };
+        if json {
+            tell(&json_line(&line)?);
+        } else {
+            tell(&format!("{:width$}  {:6}  {}", line.mutant, line.grade, line.title));
+            tell(&format!(
+                "{:width$}  {:6}  needs {}; shows as {}",
+                "",
+                "",
+                line.needs.join(" or "),
+                line.anomalies.join(", ")
+            ));
+        }
+    }
+    Ok(Exit::Valid)
+}
+
+fn run_score(score: &Score, json: bool) -> Result<Exit, Failure> {
+    let options = ScoreOptions {
+        seeds: score.seeds.as_ref().map_or(mutants::SEEDS, |seeds| seeds.0.clone()),
+        budget: score.budget,
+        jobs: jobs(score.jobs),
+        runs_dir: score.runs_dir.clone(),
+    };
+    let results = Results::create(&score.runs_dir)?;
+    let (found, summary) = perform(&options, json)?;
+    results.write_mutants(&found)?;
+    if json {
+        tell(&json_line(&summary)?);
+    } else {
+        tell(&format!(
+            "{} of {} mutants caught, {} false alarms",
+            summary.caught, summary.mutants, summary.false_alarms
+        ));
+    }
+    Ok(exit(&summary))
+}
+
+/// A mutant's line, with what caught it.
+pub(crate) type Attempt = (MutantLine, Option<CaughtMutant>);
+
+/// Tries every mutant and tells of each.
+pub(crate) fn perform(options: &ScoreOptions, json: bool) -> Result<(Vec<Attempt>, MutantSummary), Failure> {
+    let mut found: Vec<Attempt> = Vec::new();
+    let mut failure = None;
+    let mut progress = Progress::new("mutants", mutants::TABLE.len() as u64);
+    let summary = mutants::run(options, &mut |line, run| {
+        if json {
+            match json_line(line) {
+                Ok(text) => progress.say(text.trim_end()),
+                Err(error) => failure = Some(error),
+            }
+        } else {
+            progress.say(&told(line));
+        }
+        progress.step(&line.mutant);
+        found.push((line.clone(), run.map(story)));
+    })
+    .map_err(Failure::undone)?;
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok((found, summary)),
+    }
+}
+
+fn told(line: &MutantLine) -> String {
+    match &line.anomaly {
+        Some(anomaly) => format!("{}: caught as {anomaly} at seed {}", line.mutant, line.seeds_tried),
+        None => format!("{}: NOT caught in {} seeds", line.mutant, line.seeds_tried),
+    }
+}
+
+/// What a reader of the report is told of a run that caught a mutant.
+fn story(run: &Run) -> CaughtMutant {
+    let violations = || run.verdict.findings.iter().filter(|finding| finding.allowed.is_none());
+    let row = run.line.mutant.as_deref().and_then(mutants::find);
+    let mut explanation: Vec<String> = row.map(|row| format!("This broker {}.", row.title)).into_iter().collect();
+    explanation.extend(violations().take(1).map(|finding| finding.explanation.clone()));
+    CaughtMutant {
+        evidence: violations().flat_map(|finding| &finding.evidence).map(|evidence| evidence.text.clone()).collect(),
+        explanation: explanation.join(" "),
+        plan: run.line.plan.clone(),
+        replay: campaign::replay_line(&run.line),
+    }
+}
+
+/// Valid where every mutant was caught and the clean broker never blamed.
+pub(crate) fn exit(summary: &MutantSummary) -> Exit {
+    if summary.caught == summary.mutants && summary.false_alarms == 0 { Exit::Valid } else { Exit::Violation }
+}

@@ -1,0 +1,312 @@
+//! One run: the reference broker's nodes and the plan's clients in one simulated world, then the judge.
+//! Start at `run_plan`. Not here: many runs (`campaign`), and anything that decides what a history means (the harness).
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use mqassay_broker::core::config::{ConfigError, NodeConfig};
+use mqassay_broker::mutant::Mutant;
+use mqassay_broker::node;
+use mqassay_harness::artifact::folder::{self, KeptRun};
+use mqassay_harness::artifact::{ArtifactError, RunLine};
+use mqassay_harness::check::{self, Context as JudgeContext, Verdict};
+use mqassay_harness::driver::{self, Events};
+use mqassay_harness::history::{ClientId, Header, History, Operation, SCHEMA_VERSION};
+use mqassay_harness::plan::Plan;
+use mqassay_harness::sim::clock::EPOCH_MS;
+use mqassay_harness::sim::flag::Flag;
+use mqassay_harness::sim::node::{NodeEnd, SimClient, SimNode};
+use mqassay_harness::sim::world::{Control, NODE_PORT, Outcome, World, WorldError};
+use mqassay_harness::workload::client::run_client;
+use mqassay_harness::workload::final_reads::{FinalReads, final_reads};
+use mqassay_harness::workload::phase::PhaseSwitch;
+use mqassay_harness::workload::recorder::Recorder;
+use mqassay_harness::workload::topics::create_topics;
+use mqassay_harness::workload::{Context, WorkloadError};
+use thiserror::Error;
+
+use crate::adapter::client::{ClientDial, ClientTimer};
+use crate::adapter::node::ports;
+
+/// Longest wait of the clients for the topics, in simulated time.
+const TOPICS_BOUND: Duration = Duration::from_secs(20);
+/// Time-out of a request of the final reads and of topic creation.
+const ADMIN_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// Upper bound of an answer to a final read, in bytes.
+const FINAL_FETCH_BYTES: u32 = 200_000;
+
+/// Whether the events of the trace are kept as lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Record {
+    /// Only the hash.
+    HashOnly,
+    /// Every event.
+    Events,
+}
+
+/// One judged run.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Its line of `verify`.
+    pub line: RunLine,
+    /// The judgement.
+    pub verdict: Verdict,
+    /// What the clients saw.
+    pub history: History,
+    /// Countable events by name; every known name is there.
+    pub events: BTreeMap<String, u64>,
+    /// How often the nodes stood at each named point.
+    pub point_hits: BTreeMap<String, u64>,
+    /// The trace's events, where they were recorded.
+    pub trace_lines: Vec<String>,
+}
+
+/// Why a run could not be performed or kept.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The world refuses the plan, or stopped.
+    #[error("scenario {scenario} seed {seed}: {source}")]
+    World {
+        /// The plan's scenario.
+        scenario: String,
+        /// The plan's seed.
+        seed: u64,
+        /// What the world said.
+        source: WorldError,
+    },
+    /// The plan's settings are not the broker's.
+    #[error("the plan's settings: {0}")]
+    Settings(#[from] ConfigError),
+    /// The plan names a deliberate bug that does not exist.
+    #[error("there is no mutant {name:?}; known are {known}")]
+    NoSuchMutant {
+        /// The name.
+        name: String,
+        /// The names that exist.
+        known: String,
+    },
+    /// The plan asks a client for what it cannot do.
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+    /// Artifacts cannot be written.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+}
+
+/// Runs a plan and judges what it left.
+pub fn run_plan(plan: &Plan, record: Record) -> Result<Run, RunError> {
+    let began = Instant::now();
+    let world_error = |source| RunError::World { scenario: plan.scenario.clone(), seed: plan.seed, source };
+    let config = node_config(plan)?;
+    let mutant = plan.mutant.as_deref().map(mutant_named).transpose()?;
+    let mut world = World::new(plan).map_err(world_error)?;
+    for node in 0..plan.world.nodes {
+        let config = config.clone();
+        world.add_node(node, move |node| run_node(config.clone(), node, mutant)).map_err(world_error)?;
+    }
+    let stage = Rc::new(Stage::new(plan));
+    for client in 0..=plan.clients.len() as u32 {
+        let stage = stage.clone();
+        world.add_client(client, move |client| run_one_client(stage, client)).map_err(world_error)?;
+    }
+    let control = Control { record_trace: record == Record::Events };
+    let outcome = world.run(control).map_err(world_error)?;
+    if let Some(error) = stage.broken.borrow_mut().take() {
+        return Err(error.into());
+    }
+    Ok(judged(plan, &stage, outcome, began))
+}
+
+/// The nodes' configuration: the tiny preset, so that rolls and evictions happen in every run, and the plan's settings.
+fn node_config(plan: &Plan) -> Result<NodeConfig, ConfigError> {
+    let mut config = NodeConfig::tiny().with_settings(&plan.settings)?;
+    config.listen = SocketAddr::from(([0, 0, 0, 0], NODE_PORT));
+    Ok(config)
+}
+
+/// The mutant with a public name.
+pub fn mutant_named(name: &str) -> Result<Mutant, RunError> {
+    Mutant::ALL.into_iter().find(|mutant| mutant.name().eq_ignore_ascii_case(name)).ok_or_else(|| {
+        let known = Mutant::ALL.map(Mutant::name).join(", ");
+        RunError::NoSuchMutant { name: name.to_owned(), known }
+    })
+}
+
+async fn run_node(mut config: NodeConfig, node: SimNode, mutant: Option<Mutant>) -> Result<(), NodeEnd> {
+    config.node_id = node.node as i32;
+    config.advertised =
+        Some(mqassay_broker::core::config::Advertised { host: format!("node-{}", node.node), port: NODE_PORT });
+    let stop = node.stop.clone();
+    let ended = node::run(config, ports(&node), mutant, |_| {}, async move { stop.wait().await }).await;
+    ended.map_err(|exit| NodeEnd { reason: exit.to_string(), declared: exit.is_declared() })
+}
+
+/// What the clients of a run share.
+struct Stage {
+    plan: Plan,
+    topics: Rc<Vec<mqassay_harness::plan::Topic>>,
+    recorder: RefCell<Option<Recorder>>,
+    topics_ready: Flag,
+    clients_left: Cell<usize>,
+    all_done: Flag,
+    /// An error of the plan itself.
+    broken: RefCell<Option<WorkloadError>>,
+}
+
+impl Stage {
+    fn new(plan: &Plan) -> Stage {
+        Stage {
+            plan: plan.clone(),
+            topics: Rc::new(plan.topics.clone()),
+            recorder: RefCell::new(None),
+            topics_ready: Flag::default(),
+            clients_left: Cell::new(plan.clients.len()),
+            all_done: Flag::default(),
+            broken: RefCell::new(None),
+        }
+    }
+
+    /// The recorder of the run; every completion is folded into the trace.
+    fn recorder(&self, client: &SimClient) -> Recorder {
+        let trace = client.trace.clone();
+        let make = || Recorder::new(Box::new(move |operation: &Operation| trace_operation(&trace, operation)));
+        self.recorder.borrow_mut().get_or_insert_with(make).clone()
+    }
+
+    fn client_ended(&self) {
+        self.clients_left.set(self.clients_left.get() - 1);
+        if self.clients_left.get() == 0 {
+            self.all_done.raise();
+        }
+    }
+}
+
+fn trace_operation(trace: &mqassay_harness::sim::node::ActorTrace, operation: &Operation) {
+    // The JSON of an operation holds all that the judge sees of it, and nothing of the machine.
+    let text = serde_json::to_string(operation).expect("an operation consists of numbers and strings");
+    trace.note("operation", &text);
+}
+
+/// A client of the plan, or, behind the last, the reader that prepares the topics and reads everything at the end.
+async fn run_one_client(stage: Rc<Stage>, client: SimClient) -> Result<(), Vec<String>> {
+    let switch = PhaseSwitch::new();
+    let liveness = async {
+        client.phase.liveness().await;
+        switch.begin_liveness();
+        std::future::pending::<()>().await;
+    };
+    let context = context(&stage, &client, &switch);
+    let work = async {
+        match stage.plan.clients.get(client.client as usize) {
+            Some(planned) => run_planned(&stage, &client, &context, planned).await,
+            None => run_reader(&stage, &client, &context).await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = liveness => unreachable!("the liveness branch never ends"),
+        ended = work => ended,
+    }
+}
+
+async fn run_planned(
+    stage: &Stage,
+    client: &SimClient,
+    context: &Context<ClientDial, ClientTimer>,
+    planned: &mqassay_harness::plan::Client,
+) -> Result<(), Vec<String>> {
+    stage.topics_ready.wait().await;
+    let ended = run_client(context, planned).await;
+    client.operations_done.raise();
+    stage.client_ended();
+    ended.map_err(|error| {
+        let text = error.to_string();
+        stage.broken.borrow_mut().get_or_insert(error);
+        vec![text]
+    })
+}
+
+async fn run_reader(
+    stage: &Stage,
+    client: &SimClient,
+    context: &Context<ClientDial, ClientTimer>,
+) -> Result<(), Vec<String>> {
+    let created = create_topics(context, TOPICS_BOUND, ADMIN_TIMEOUT).await;
+    stage.topics_ready.raise();
+    client.operations_done.raise();
+    client.phase.liveness().await;
+    stage.all_done.wait().await;
+    if created.is_err() {
+        // Faults may have kept the topics from being made; without any they must be.
+        create_topics(context, TOPICS_BOUND, ADMIN_TIMEOUT).await.map_err(|error| vec![error.to_string()])?;
+    }
+    let bound = Duration::from_millis(stage.plan.world.liveness_ms * 2 / 3);
+    final_reads(context, FinalReads { bound, request_timeout: ADMIN_TIMEOUT, fetch_max_bytes: FINAL_FETCH_BYTES }).await
+}
+
+fn context(stage: &Stage, client: &SimClient, switch: &PhaseSwitch) -> Context<ClientDial, ClientTimer> {
+    let counters = client.counters.clone();
+    let events: Events = Rc::new(move |name| counters.add(name, 1));
+    Context {
+        client: ClientId(client.client),
+        dial: ClientDial(client.net.clone()),
+        timer: ClientTimer(client.clock.clone()),
+        began: Duration::ZERO,
+        began_wall_ms: EPOCH_MS,
+        bootstrap: (0..stage.plan.world.nodes).map(|node| format!("node-{node}:{NODE_PORT}")).collect(),
+        topics: stage.topics.clone(),
+        draws: client.draws.clone(),
+        recorder: stage.recorder(client),
+        phase: switch.phase(),
+        events,
+    }
+}
+
+fn judged(plan: &Plan, stage: &Stage, outcome: Outcome, began: Instant) -> Run {
+    let operations = stage.recorder.borrow().as_ref().map(Recorder::take_operations).unwrap_or_default();
+    let header = Header {
+        schema: SCHEMA_VERSION,
+        topics: plan.topics.iter().map(|topic| topic.name.clone()).collect(),
+        title: format!("{} seed {}", plan.scenario, plan.seed),
+    };
+    let history = History { header, operations, marks: outcome.marks };
+    let verdict = check::judge(&history, &JudgeContext::of_plan(plan).with_wall_start_ms(EPOCH_MS));
+    let line = RunLine {
+        scenario: plan.scenario.clone(),
+        seed: plan.seed,
+        mutant: plan.mutant.clone(),
+        verdict: verdict.kind,
+        anomalies: verdict.violations(),
+        allowed: verdict.allowed(),
+        operations: history.operations.len() as u64,
+        faults: outcome.faults_struck.len() as u64,
+        trace_hash: outcome.trace_hash,
+        plan: String::new(),
+        simulated_seconds: outcome.simulated.as_secs_f64(),
+        wall_seconds: began.elapsed().as_secs_f64(),
+    };
+    let mut events = known_events();
+    for (name, count) in outcome.events {
+        *events.entry(name).or_insert(0) += count;
+    }
+    Run { line, verdict, history, events, point_hits: outcome.point_hits, trace_lines: outcome.trace_lines }
+}
+
+/// Every event that a run can count, at zero.
+fn known_events() -> BTreeMap<String, u64> {
+    let broker = mqassay_broker::points::EVENTS.iter();
+    let world = mqassay_harness::sim::EVENTS.iter();
+    broker.chain(world).chain(driver::EVENTS).map(|name| ((*name).to_owned(), 0)).collect()
+}
+
+/// Writes what a run left beside its plan, and names the plan in the run's line.
+pub fn write_artifacts(run_folder: &Path, plan: &Plan, run: &mut Run) -> Result<(), RunError> {
+    run.line.plan = folder::write_plan(run_folder, plan)?.display().to_string();
+    let kept = KeptRun { line: run.line.clone(), verdict: run.verdict.clone() };
+    folder::write_run(run_folder, &kept, &run.history, &run.trace_lines)?;
+    Ok(())
+}
