@@ -75,13 +75,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     exits.push(mutants::exit(&score));
     input.mutants = found;
 
-    for plan in load_plans(arguments.budget.saturating_sub(began.elapsed()))? {
-        let result = bench::measure(&plan, &plan.systems)?;
-        results.write_bench(&result)?;
-        bench::print_result(&result);
-        exits.push(bench::exit(&result));
-        input.benches.push(result);
-    }
+    let quick = quick_plan()?;
+    measure(&quick, &results, &mut input, &mut exits)?;
+    let queues = queues_plan(arguments.budget.saturating_sub(began.elapsed()))?;
+    measure(&queues, &results, &mut input, &mut exits)?;
 
     input.manifest = manifest_of(&arguments.out, &input.benches, began);
     results.write_manifest(&input.manifest)?;
@@ -121,19 +118,53 @@ fn verify_for(arguments: &Arguments, began: Instant, input: &mut ReportInput) ->
     Ok(())
 }
 
-/// The quick plan, and the sweep over queues with its blocks cut to what is left of the budget.
-fn load_plans(left: Duration) -> Result<Vec<LoadPlan>, Failure> {
-    let quick = LoadPlan::named("quick").map_err(Failure::undone)?;
-    let mut queues = LoadPlan::named("queues").map_err(Failure::undone)?;
-    let systems = queues.systems.len() as f64;
-    if let Some(sweep) = &mut queues.sweep {
-        sweep.pairs = sweep.pairs.min(2);
-        let blocks = sweep.queues.len() as f64 * systems * f64::from(sweep.pairs);
-        // The quick plan takes about 15 seconds; half of what is left after it goes to making topics.
-        let seconds = (left.as_secs_f64() - 15.0).max(0.0) * 0.5 / blocks;
-        sweep.block_seconds = seconds.clamp(0.15, sweep.block_seconds);
+/// Runs one load plan, tells its figures and adds them to the report.
+fn measure(plan: &LoadPlan, results: &Results, input: &mut ReportInput, exits: &mut Vec<Exit>) -> Result<(), Failure> {
+    let result = bench::measure(plan, &plan.systems)?;
+    results.write_bench(&result)?;
+    bench::print_result(&result);
+    exits.push(bench::exit(&result));
+    input.benches.push(result);
+    Ok(())
+}
+
+/// The quick plan, its blocks bounded by records too, so that reading everything back does not take long.
+fn quick_plan() -> Result<LoadPlan, Failure> {
+    let mut plan = LoadPlan::named("quick").map_err(Failure::undone)?;
+    if let Some(throughput) = &mut plan.throughput {
+        throughput.records_maximum = throughput.records_maximum.min(QUICK_RECORDS_MAX);
     }
-    Ok(vec![quick, queues])
+    Ok(plan)
+}
+
+/// Records of an unthrottled block in the main job, at most.
+const QUICK_RECORDS_MAX: u64 = 1_000_000;
+/// What making the topics and the null sink add to each block of the sweep, in seconds, on a slow machine.
+const SWEEP_OVERHEAD_SECONDS: f64 = 0.3;
+/// The shortest block that still says something, in seconds.
+const SWEEP_BLOCK_SECONDS_MIN: f64 = 0.15;
+
+/// The sweep over queues, cut to the time that is left: fewer pairs first, then fewer points, its ends always kept.
+fn queues_plan(left: Duration) -> Result<LoadPlan, Failure> {
+    let mut plan = LoadPlan::named("queues").map_err(Failure::undone)?;
+    let systems = plan.systems.len() as f64;
+    if let Some(sweep) = &mut plan.sweep {
+        let seconds_for = |points: usize, pairs: u32| {
+            let blocks = points as f64 * systems * f64::from(pairs);
+            left.as_secs_f64() / blocks - SWEEP_OVERHEAD_SECONDS
+        };
+        sweep.pairs = sweep.pairs.min(2);
+        if seconds_for(sweep.queues.len(), sweep.pairs) < SWEEP_BLOCK_SECONDS_MIN {
+            sweep.pairs = 1;
+        }
+        if seconds_for(sweep.queues.len(), sweep.pairs) < SWEEP_BLOCK_SECONDS_MIN {
+            // 1, 16, 256 and 4,096 of 1, 4, 16, 64, 256, 1,024 and 4,096.
+            sweep.queues = sweep.queues.iter().copied().step_by(2).collect();
+        }
+        let seconds = seconds_for(sweep.queues.len(), sweep.pairs);
+        sweep.block_seconds = seconds.clamp(SWEEP_BLOCK_SECONDS_MIN, sweep.block_seconds);
+    }
+    Ok(plan)
 }
 
 fn manifest_of(folder: &Path, benches: &[BenchResult], began: Instant) -> BTreeMap<String, String> {
@@ -161,10 +192,12 @@ mod tests {
 
     #[test]
     fn the_sweep_fits_into_what_is_left() {
-        for (left, longest) in [(0, 0.16), (40, 1.0), (1_000, 1.01)] {
-            let plans = load_plans(Duration::from_secs(left)).unwrap();
-            let sweep = plans[1].sweep.as_ref().unwrap();
-            assert!(sweep.block_seconds <= longest && sweep.block_seconds > 0.1, "{left}: {}", sweep.block_seconds);
+        for (left, pairs, points) in [(0, 1, 4), (8, 1, 7), (20, 2, 7), (1_000, 2, 7)] {
+            let plan = queues_plan(Duration::from_secs(left)).unwrap();
+            let sweep = plan.sweep.as_ref().unwrap();
+            assert_eq!((sweep.pairs, sweep.queues.len()), (pairs, points), "{left} seconds left");
+            assert_eq!((sweep.queues[0], sweep.queues[points - 1]), (1, 4_096));
+            assert!((0.1..=1.0).contains(&sweep.block_seconds), "{}", sweep.block_seconds);
         }
     }
 }

@@ -57,6 +57,9 @@ const TEMPLATES: [(&str, &str); 4] = [
 /// Runs that are not valid are listed up to this many; the rest is counted.
 const BAD_RUNS_SHOWN_MAX: usize = 40;
 
+/// Remarks of a bench that are shown at once; the rest unfolds.
+const REMARKS_SHOWN_MAX: usize = 4;
+
 #[derive(Serialize)]
 struct Page {
     title: String,
@@ -90,6 +93,7 @@ struct BenchSection {
     title: String,
     verdicts: Vec<VerdictRow>,
     remarks: Vec<String>,
+    remarks_more: Vec<String>,
     charts: Vec<Chart>,
     missing: String,
     figures: Table,
@@ -147,7 +151,6 @@ impl BenchSection {
             ("throughput", chart::throughput::chart(bench, systems)?),
             ("broker CPU per message", chart::cpu::chart(bench, systems)?),
             ("ratios of systems", chart::forest::chart(bench, systems)?),
-            ("a latency spectrum", chart::spectrum::chart(bench, systems)?),
         ];
         for (name, chart) in drawn {
             match chart {
@@ -155,18 +158,26 @@ impl BenchSection {
                 None => missing.push(name),
             }
         }
-        let sweeps = chart::sweep::charts(bench, systems)?;
-        if sweeps.is_empty() {
-            missing.push("a sweep");
+        let several = [
+            ("a latency spectrum", chart::spectrum::charts(bench, systems)?),
+            ("a sweep", chart::sweep::charts(bench, systems)?),
+        ];
+        for (name, drawn) in several {
+            if drawn.is_empty() {
+                missing.push(name);
+            }
+            charts.extend(drawn);
         }
-        charts.extend(sweeps);
+        // One more than fits is shown rather than hidden behind a line of its own.
+        let remarks_shown = if bench.remarks.len() <= REMARKS_SHOWN_MAX + 1 { usize::MAX } else { REMARKS_SHOWN_MAX };
         let other: Vec<&MetricRow> = bench.rows.iter().collect();
         Ok(BenchSection {
             id: format!("bench-{index}"),
             plan: bench.plan.clone(),
             title: bench.title.clone(),
             verdicts: bench.verdicts.iter().map(verdict_row).collect(),
-            remarks: bench.remarks.clone(),
+            remarks: bench.remarks.iter().take(remarks_shown).cloned().collect(),
+            remarks_more: bench.remarks.iter().skip(remarks_shown).cloned().collect(),
             charts,
             missing: missing.join(", "),
             figures: chart::figures(&other),

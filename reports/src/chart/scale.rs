@@ -48,7 +48,9 @@ impl Axis {
         };
         let fits = |ticks: &Vec<f64>| ticks.windows(2).all(|pair| (self.at(pair[1]) - self.at(pair[0])).abs() >= gap);
         if let Some(ticks) = candidates.iter().find(|ticks| fits(ticks)) {
-            return ticks.clone();
+            // Within a decade three ticks or fewer leave too much to guess.
+            let finer = self.log_ticks(&[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0]);
+            return if ticks.len() <= 3 && fits(&finer) { finer } else { ticks.clone() };
         }
         self.thin(&candidates[2], gap)
     }

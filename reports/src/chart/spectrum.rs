@@ -10,35 +10,63 @@ use super::{Chart, Systems, Table, both_widths, data_uri, legend};
 use crate::number;
 use crate::page::ReportError;
 
-/// The spectrum, or nothing where no latency was measured.
-pub(crate) fn chart(bench: &BenchResult, systems: &Systems) -> Result<Option<Chart>, ReportError> {
-    let curves: Vec<Curve> = bench.spectra.iter().filter_map(|spectrum| Curve::of(spectrum, systems)).collect();
+/// One chart for each thing that was timed, in order of appearance.
+pub(crate) fn charts(bench: &BenchResult, systems: &Systems) -> Result<Vec<Chart>, ReportError> {
+    let mut charts = Vec::new();
+    let mut done: Vec<&str> = Vec::new();
+    for spectrum in &bench.spectra {
+        if !done.contains(&spectrum.what.as_str()) {
+            done.push(&spectrum.what);
+            let same: Vec<&Spectrum> = bench.spectra.iter().filter(|other| other.what == spectrum.what).collect();
+            charts.extend(chart(bench, &same, systems)?);
+        }
+    }
+    Ok(charts)
+}
+
+fn chart(bench: &BenchResult, spectra: &[&Spectrum], systems: &Systems) -> Result<Option<Chart>, ReportError> {
+    let curves: Vec<Curve> = spectra.iter().filter_map(|spectrum| Curve::of(spectrum, systems)).collect();
     let latencies = curves.iter().flat_map(|curve| curve.line.iter().chain(&curve.maximum).map(|point| point.1));
     let Some(ends) = log_ends(latencies) else { return Ok(None) };
-    let title = title(&bench.spectra);
+    let title = title(spectra);
     let (wide, narrow) =
         both_widths(&title, |width| if width < 500.0 { 300.0 } else { 380.0 }, |canvas| draw(canvas, &curves, ends))?;
-    let samples: Vec<String> = bench
-        .spectra
+    let samples: Vec<String> = spectra
         .iter()
-        .map(|spectrum| format!("{}, {}: {} samples", spectrum.system, spectrum.what, number::count(spectrum.count)))
+        .map(|spectrum| format!("{} {} samples", spectrum.system, number::count(spectrum.count)))
         .collect();
+    let what = &spectra[0].what;
     Ok(Some(Chart {
         title,
         caption: format!(
-            "Latency from the intended send time, logarithmic, over percentile in nines. Lines end, and the shade \
-             begins, where fewer than ten samples lie beyond; the single mark behind is the maximum. Plan {}; {}.",
+            "{}, logarithmic, over percentile in nines. Lines end, and the shade begins, where fewer than ten samples \
+             lie beyond; the single mark behind is the maximum. Plan {}; {}.",
+            meaning(what),
             bench.plan,
             samples.join("; ")
         ),
-        legend: legend(systems, bench.spectra.iter().map(|spectrum| spectrum.system.as_str()))?,
+        legend: legend(systems, spectra.iter().map(|spectrum| spectrum.system.as_str()))?,
         wide,
         narrow,
-        table: table(&bench.spectra),
-        data: data_uri(&bench.spectra)?,
-        data_name: format!("{}-spectrum.json", bench.plan),
+        table: table(spectra),
+        data: data_uri(&spectra)?,
+        data_name: format!("{}-{}.json", bench.plan, what.replace([' ', ','], "-")),
     }))
 }
+
+/// Where the clock of a latency starts, in words.
+fn meaning(what: &str) -> String {
+    if what.contains("lag") {
+        "How late messages were handed to the client, against the schedule".to_owned()
+    } else if what.contains("service") {
+        "Latency from the actual send (the headline counts from the intended one)".to_owned()
+    } else {
+        "Latency from the intended send time".to_owned()
+    }
+}
+
+/// Below this percentile nothing is drawn: the fastest samples would stretch the axis and tell nothing.
+const PERCENTILE_MIN: f64 = 10.0;
 
 /// A spectrum with its percentiles counted in nines.
 struct Curve {
@@ -49,11 +77,11 @@ struct Curve {
 
 impl Curve {
     fn of(spectrum: &Spectrum, systems: &Systems) -> Option<Curve> {
-        let is_below = |point: &&(f64, u64)| point.0 < 100.0 && point.1 > 0;
+        let is_drawn = |point: &&(f64, u64)| (PERCENTILE_MIN..100.0).contains(&point.0) && point.1 > 0;
         let line: Vec<(f64, f64)> = spectrum
             .points
             .iter()
-            .filter(is_below)
+            .filter(is_drawn)
             .map(|(percentile, nanoseconds)| (nines(*percentile), *nanoseconds as f64))
             .collect();
         let last = spectrum.points.iter().find(|point| point.0 >= 100.0 && point.1 > 0);
@@ -71,7 +99,7 @@ fn nines(percentile: f64) -> f64 {
     -(1.0 - percentile / 100.0).log10()
 }
 
-fn title(spectra: &[Spectrum]) -> String {
+fn title(spectra: &[&Spectrum]) -> String {
     let figures: Vec<String> = spectra
         .iter()
         .filter_map(|spectrum| {
@@ -144,7 +172,7 @@ fn percentile_ticks(x: &Axis, longest: f64) -> Vec<Tick> {
     ticks
 }
 
-fn table(spectra: &[Spectrum]) -> Table {
+fn table(spectra: &[&Spectrum]) -> Table {
     let mut rows = Vec::new();
     for spectrum in spectra {
         let wanted = [50.0, 90.0, 95.0, 99.0, 99.9, 99.99, 99.999, 99.9999, 100.0];
@@ -180,6 +208,6 @@ mod tests {
         assert_eq!(curve.line.len(), 3);
         let maximum = curve.maximum.expect("it has a maximum");
         assert!((maximum.0 - 5.0).abs() < 1e-9 && maximum.0 > curve.line[2].0);
-        assert_eq!(title(&[spectrum]), "End to end, p99: reference 1\u{a0}µs");
+        assert_eq!(title(&[&spectrum]), "End to end, p99: reference 1\u{a0}µs");
     }
 }

@@ -1,7 +1,7 @@
 //! A sweep over a variable, both axes logarithmic: one line a system (or layout), records per batch in a strip below,
 //! because batches that shrink explain most of what a fall over many queues seems to be.
 
-use mqassay_harness::measure::result::{BenchResult, Sweep};
+use mqassay_harness::measure::result::{BenchResult, METRICS, Sweep};
 
 use super::canvas::{Canvas, Paint};
 use super::lines::{self, Frame, Tick};
@@ -32,7 +32,14 @@ fn chart(bench: &BenchResult, sweeps: &[&Sweep], systems: &Systems) -> Result<Op
     let values = log_ends(points().flat_map(|point| [point.low, point.value, point.high]));
     let variable = log_ends(points().map(|point| point.x));
     let (Some(values), Some(_)) = (values, variable) else { return Ok(None) };
-    let title = title(sweeps);
+    let judged: Vec<&Sweep> = sweeps.iter().copied().filter(|sweep| is_judged(bench, sweep)).collect();
+    let title = title(if judged.is_empty() { sweeps } else { &judged });
+    let unjudged: Vec<&str> =
+        sweeps.iter().filter(|sweep| !is_judged(bench, sweep)).map(|sweep| sweep.system.as_str()).collect();
+    let unjudged = match unjudged.is_empty() {
+        true => String::new(),
+        false => format!(" Without a verdict, for calibration: {}.", unjudged.join(", ")),
+    };
     let (wide, narrow) = both_widths(
         &title,
         |width| if width < 500.0 { 400.0 } else { 470.0 },
@@ -46,7 +53,7 @@ fn chart(bench: &BenchResult, sweeps: &[&Sweep], systems: &Systems) -> Result<Op
         title,
         caption: format!(
             "{} ({}) over {}, both axes logarithmic; mark: median, bar: 95 % interval; below, records per batch as the \
-             broker saw them. Plan {}; {}.{}",
+             broker saw them. Plan {}; {}.{}{unjudged}",
             glossary::metric(&sweeps[0].metric),
             sweeps[0].unit,
             sweeps[0].variable,
@@ -63,19 +70,28 @@ fn chart(bench: &BenchResult, sweeps: &[&Sweep], systems: &Systems) -> Result<Op
     }))
 }
 
-/// What each sweep keeps of its first value at its last point.
+fn is_judged(bench: &BenchResult, sweep: &Sweep) -> bool {
+    bench.verdicts.iter().any(|verdict| verdict.system == sweep.system)
+}
+
+/// What each sweep keeps of its first value at its last point, or how a cost grows.
 fn title(sweeps: &[&Sweep]) -> String {
     let xs = swept_values(sweeps);
     let (from, to) = (xs[0], xs[xs.len() - 1]);
+    let is_cost = METRICS.iter().any(|(name, _, more_is_better)| *name == sweeps[0].metric && !more_is_better);
     let mut kept = Vec::new();
     for sweep in sweeps {
         if let (Some(first), Some(last)) = (sweep.points.first(), sweep.points.last())
             && first.value > 0.0
             && last.x > first.x
         {
-            let share = number::significant((last.value / first.value * 100.0).round());
+            let share = last.value / first.value;
             let at = if last.x < to { format!(" (at {})", tick_label(last.x)) } else { String::new() };
-            kept.push(format!("{} keeps {share} %{at}", sweep.system));
+            kept.push(if is_cost {
+                format!("{} {} times as much{at}", sweep.system, number::significant((share * 100.0).round() / 100.0))
+            } else {
+                format!("{} keeps {} %{at}", sweep.system, number::significant((share * 100.0).round()))
+            });
         }
     }
     let (metric, variable) = (glossary::metric(&sweeps[0].metric), &sweeps[0].variable);
