@@ -86,8 +86,11 @@ pub(crate) fn ratios(plan: &str, first: (&str, &[Sample]), second: (&str, &[Samp
             high: interval.high,
         })
     };
-    METRICS.iter().enumerate().filter_map(ratio).collect()
+    METRICS.iter().enumerate().filter(|(_, metric)| !OF_THE_CLIENT.contains(&metric.0)).filter_map(ratio).collect()
 }
+
+/// What these say is about the client, and a ratio of them would compare nothing.
+const OF_THE_CLIENT: &[&str] = &["records_per_batch", "schedule_lag_p99_ns", "client_headroom"];
 
 /// The order of `systems` in the `pair`-th round: A B, then B A, so that a steady drift favours neither.
 pub(crate) fn order(pair: u32, systems: usize) -> Vec<usize> {
@@ -119,6 +122,7 @@ mod tests {
     fn ratios_pair_blocks_that_stood_side_by_side() {
         // The machine slows down threefold in the middle; the ratio does not notice.
         let found = ratios("p", ("a", &samples(&[90.0, 30.0, 32.0])), ("b", &samples(&[30.0, 10.0, 10.0])));
+        assert_eq!(found.len(), 1);
         assert_eq!(found[0].ratio_of, ["a", "b"]);
         assert!((found[0].ratio - 3.0).abs() < 1e-9 && (found[0].high - 3.2).abs() < 1e-9, "{found:?}");
     }

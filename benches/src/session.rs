@@ -353,6 +353,8 @@ impl<'a> Session<'a> {
         put("client".to_owned(), client::library_version());
         put("plan".to_owned(), serde_json::to_string(self.plan).unwrap_or_else(|error| error.to_string()));
         put("payload".to_owned(), "incompressible, not compressed, checksummed, every record verified".to_owned());
+        let is_optimised = !cfg!(debug_assertions);
+        put("build".to_owned(), if is_optimised { "release" } else { "debug" }.to_owned());
         if let Some(hiccups) = hiccups {
             let p999 = percentile(&hiccups, 99.9).map_or("too few samples".to_owned(), |value| format!("{value} ns"));
             put("hiccup p99.9".to_owned(), p999);
@@ -367,6 +369,11 @@ impl<'a> Session<'a> {
         let durabilities: Vec<&str> = self.systems.iter().map(|target| target.durability.as_str()).collect();
         if durabilities.iter().any(|durability| *durability != durabilities[0]) {
             self.remark("The systems' durability classes differ: their figures are not comparable.".to_owned());
+        }
+        if !is_optimised {
+            self.remark(
+                "This is a debug build: its figures, and those of a reference broker from it, mean little.".into(),
+            );
         }
         for (target, tally) in self.systems.iter().zip(self.verdicts.clone()) {
             if tally.verdict != VerdictKind::Valid {

@@ -89,18 +89,23 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// First offset that the final reads did not pass: everything where they reached the end.
+    /// First offset that the final reads did not pass: beyond everything where they reached the end.
     pub(super) fn final_extent(&self, order: &QueueOrder) -> u64 {
-        let is_complete = self.reached.unwrap_or(!self.context.has_liveness_phase && self.has_final_polls);
-        if is_complete {
-            return u64::MAX;
-        }
         let finals = order.polls.iter().filter(|poll| poll.is_final);
         let passed = finals.map(|poll| {
             let delivered = order.reads[poll.reads.clone()].iter().map(|read| read.strand().end()).max();
             delivered.unwrap_or(0).max(poll.position.unwrap_or(0))
         });
-        passed.max().unwrap_or(0)
+        let started = order.final_start.map_or(0, |(start, _)| start);
+        let passed = passed.max().unwrap_or(0).max(started);
+        let is_complete = match (self.reached, order.final_end) {
+            (Some(true), _) => true,
+            // Other queues may have kept the run from its end; this one was read up to where its log ended.
+            (Some(false), Some(end)) => order.final_start.is_some() && passed >= end,
+            (Some(false), None) => false,
+            (None, _) => !self.context.has_liveness_phase && self.has_final_polls,
+        };
+        if is_complete { u64::MAX } else { passed }
     }
 
     /// No log start may lawfully lie above this at any time.

@@ -20,6 +20,8 @@ mod phantom_write;
 mod poll_skip;
 mod premature_deletion;
 mod ranges;
+#[cfg(test)]
+mod recorded;
 mod regression;
 mod resurrected;
 #[cfg(test)]

@@ -40,8 +40,10 @@ pub(super) struct QueueOrder {
     pub(super) ends: Vec<ObservedOffset>,
     /// DeleteRecords that took or may have taken effect.
     pub(super) deletions: Vec<Deletion>,
-    /// Position of the first final poll, and when that was invoked.
+    /// The log start at which the final reads began, and a time before it was asked for.
     pub(super) final_start: Option<(u64, u64)>,
+    /// The log end that the client of the final reads was told last; it reads up to there.
+    pub(super) final_end: Option<u64>,
     /// Indices of seek operations.
     pub(super) seeks: Vec<u32>,
     /// Records that may have been in the log unnoticed at some time: appends whose answer got lost, once per attempt.
@@ -160,12 +162,17 @@ impl VersionOrder {
     /// Builds the index.
     pub(super) fn of(history: &History) -> Result<VersionOrder, Malformed> {
         let mut queues: BTreeMap<Queue, QueueOrder> = BTreeMap::new();
+        let final_client = history.operations.iter().find(|operation| is_final_poll(&operation.call));
+        let final_client = final_client.map(|operation| operation.client);
         for (index, operation) in history.operations.iter().enumerate() {
             let index = u32::try_from(index).map_err(|_| Malformed("more than 4,294,967,295 operations".to_owned()))?;
             if operation.completed_us < operation.invoked_us {
                 return Err(Malformed(format!("operation {index} completed before it was invoked")));
             }
             add_operation(&mut queues, index, operation)?;
+            if Some(operation.client) == final_client {
+                add_final_bounds(&mut queues, operation);
+            }
         }
         for (queue, order) in &mut queues {
             order.finish().map_err(|Malformed(why)| Malformed(format!("{queue:?}: {why}")))?;
@@ -342,6 +349,22 @@ fn merged(mut strands: Vec<Strand>) -> Vec<Strand> {
     }
     merged.sort_unstable_by_key(|strand| (strand.first_offset, strand.first_value));
     merged
+}
+
+fn is_final_poll(call: &Call) -> bool {
+    matches!(call, Call::Poll { is_final: true, .. })
+}
+
+/// What the client of the final reads is told of the bounds within which it reads.
+fn add_final_bounds(queues: &mut BTreeMap<Queue, QueueOrder>, operation: &Operation) {
+    let Call::ListOffset { queue, query, offset: Some(offset), .. } = &operation.call else { return };
+    let (Outcome::Done, Ok(offset)) = (&operation.outcome, u64::try_from(*offset)) else { return };
+    let order = queues.entry(*queue).or_default();
+    match query {
+        OffsetQuery::Earliest => order.final_start = order.final_start.or(Some((offset, operation.invoked_us))),
+        OffsetQuery::Latest => order.final_end = Some(offset),
+        OffsetQuery::Timestamp(_) => {}
+    }
 }
 
 fn add_operation(queues: &mut BTreeMap<Queue, QueueOrder>, index: u32, operation: &Operation) -> Result<(), Malformed> {

@@ -1,6 +1,13 @@
 //! What a run leaves: operations with three outcomes, in one versioned schema for every world.
 //! An operation is one produce batch, one poll, or one administrative call; values travel as runs.
-//! Only the recording wrapper around a driver creates operations.
+//! Only the recording wrapper around a driver creates operations. Encodings: `json` (lines) and `binary` (framed blocks);
+//! both are described in `docs/history.md`.
+
+pub mod binary;
+mod fields;
+pub mod json;
+#[cfg(test)]
+mod round_trip;
 
 use serde::{Deserialize, Serialize};
 
@@ -268,4 +275,23 @@ pub struct History {
     pub operations: Vec<Operation>,
     /// Marks in order of time.
     pub marks: Vec<Mark>,
+}
+
+/// One thing that a history holds, in whichever encoding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// An operation.
+    Operation(Operation),
+    /// A mark.
+    Mark(Mark),
+}
+
+impl History {
+    /// Adds an item behind those of its kind.
+    pub fn push(&mut self, item: Item) {
+        match item {
+            Item::Operation(operation) => self.operations.push(operation),
+            Item::Mark(mark) => self.marks.push(mark),
+        }
+    }
 }
