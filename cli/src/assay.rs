@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
 }
 
 const DEFAULT_OUT: &str = "runs";
-const DEFAULT_BUDGET: &str = "75";
+const DEFAULT_BUDGET: &str = "55";
 
 impl Default for Arguments {
     fn default() -> Arguments {
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_of_the_help() {
-        assert_eq!(Arguments::default().budget, Duration::from_secs(75));
+        assert_eq!(Arguments::default().budget, Duration::from_secs(55));
     }
 
     #[test]
