@@ -11,5 +11,6 @@ pub mod measure;
 pub mod plan;
 pub mod process;
 pub mod sim;
+pub mod story;
 pub mod systems;
 pub mod workload;
