@@ -28,6 +28,11 @@ impl<'a> Cause<'a> {
         let found = crash.or_else(|| flipped(story, focus, queue)).or_else(|| forgotten(story, focus, queue));
         found.unwrap_or_else(|| last_fault(story, focus))
     }
+
+    /// Whether a process ended between the two states.
+    pub(super) fn is_restart(&self) -> bool {
+        matches!((self.before, self.after), (Some(before), Some(after)) if after.incarnation > before.incarnation)
+    }
 }
 
 /// A state's view of a queue.
@@ -99,14 +104,14 @@ fn sentence_of_loss(
             format!("had not confirmed it (high watermark {})", had.high_watermark)
         };
         return format!(
-            "{what}: offset {offset} lay in volatile memory only (its batch ends at position {end} of log {}, which was \
-             synced up to {synced}), the node {promised}, and {back}.",
+            "{what}: offset {offset} lay in volatile memory only (its batch ends at position {end} of log {}, which \
+             was synced up to {synced}), the node {promised}, and {back}.",
             had.log
         );
     }
     let belief = format!(
-        "the node took offset {offset} for durable (its batch ends at position {end}, and log {} counted as synced up to \
-         {synced})",
+        "the node took offset {offset} for durable (its batch ends at position {end}, and log {} counted as synced \
+         up to {synced})",
         had.log
     );
     let held = |loss: &&FileLoss| loss.node == node && segment_holds(loss, had.log, batch);
@@ -155,8 +160,8 @@ fn flipped<'a>(story: &'a Story, focus: &Focus<'a>, queue: Queue) -> Option<Caus
         let is_fenced = newest.and_then(|state| queue_in(state, queue)).is_some_and(|state| state.fenced);
         let noticed = if is_fenced { "took the queue for corrupt" } else { "never took the queue for corrupt" };
         let sentence = format!(
-            "It followed the bit flip on node {}'s drive at {}: a bit of {} flipped, within the batch that holds offset \
-             {offset} of {}, and the node {noticed}.",
+            "It followed the bit flip on node {}'s drive at {}: a bit of {} flipped, within the batch that holds \
+             offset {offset} of {}, and the node {noticed}.",
             loss.node,
             seconds(loss.at_us),
             loss.path,
@@ -168,8 +173,8 @@ fn flipped<'a>(story: &'a Story, focus: &Focus<'a>, queue: Queue) -> Option<Caus
     None
 }
 
-/// A producer that had the same last sequence number after the later of two offsets as after the earlier one: the second
-/// append was a retry that the node no longer recognised.
+/// A producer that had the same last sequence number after the later of two offsets as after the earlier one: the
+/// second append was a retry that the node no longer recognised.
 fn forgotten<'a>(story: &'a Story, focus: &Focus<'a>, queue: Queue) -> Option<Cause<'a>> {
     let (first, last) = (*focus.offsets.first()?, *focus.offsets.last()?);
     if first == last {
@@ -193,8 +198,8 @@ fn forgotten<'a>(story: &'a Story, focus: &Focus<'a>, queue: Queue) -> Option<Ca
         if before.incarnation > early.incarnation { "the node was started again" } else { "no process ended" };
     let sentence = format!(
         "Node {} appended offset {first} at {} and offset {last} at {}, {} later: behind the first it remembered {} of \
-         idempotent producer {producer}, behind the second {}; so it had forgotten the producer and took the retry for new \
-         ({between} in that time).",
+         idempotent producer {producer}, behind the second {}; so it had forgotten the producer and took the retry for \
+         new ({between} in that time).",
         late.node,
         seconds(early.at_us),
         seconds(late.at_us),

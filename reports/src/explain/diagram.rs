@@ -1,11 +1,11 @@
-//! The space-time diagram: time runs down, each client and node has a lane. Operations are bars by outcome, messages are
-//! arrows, faults cross the picture. Only the time around the evidence is drawn in full. Start at `draw`.
+//! The space-time diagram: time runs down, each client and node has a lane. Operations are bars by outcome, messages
+//! are arrows, faults cross the picture. Only the time around the evidence is drawn in full. Start at `draw`.
 
 use std::collections::BTreeMap;
 
 use mqassay_harness::history::{Mark, Operation};
 use mqassay_harness::plan::Endpoint;
-use mqassay_harness::story::{Message, Story};
+use mqassay_harness::story::{Message, NodeStart, Story};
 
 use super::cause::{Cause, words};
 use super::evidence::{Focus, client_name, operation_text, outcome_text, seconds};
@@ -24,13 +24,15 @@ const TOP: f64 = 56.0;
 pub(super) fn draw(story: &Story, focus: &Focus<'_>, cause: &Cause<'_>, width: f64) -> (String, usize) {
     let lanes = Lanes::of(story, focus, width);
     let scale = TimeScale::around(&moments(story, focus, cause), MARGIN_US, TOP);
-    let mut drawing = Drawing { story, focus, lanes, scale, svg: Svg::new(width), width };
+    let mut drawing = Drawing { story, focus, lanes, scale, svg: Svg::new(width), width, badges: Vec::new() };
     drawing.time_axis();
     drawing.heads();
     drawing.nodes();
     let hidden = drawing.messages();
     drawing.operations();
+    drawing.folds();
     drawing.marks();
+    drawing.badges();
     let height = drawing.scale.bottom() + 28.0;
     let label = "Space-time diagram of the moments around the evidence; time runs down, clients and nodes are lanes.";
     (drawing.svg.finish(height, label), hidden)
@@ -39,7 +41,12 @@ pub(super) fn draw(story: &Story, focus: &Focus<'_>, cause: &Cause<'_>, width: f
 /// Begin and end of each proof, the fault, and the node's states around it.
 fn moments(story: &Story, focus: &Focus<'_>, cause: &Cause<'_>) -> Vec<u64> {
     let mut moments: Vec<u64> = cause.fault.iter().map(|(at_us, _, _)| *at_us).collect();
-    moments.extend(cause.after.iter().map(|state| state.at_us));
+    if let Some(state) = cause.after {
+        let is_start = |start: &&NodeStart| (start.node, start.incarnation) == (state.node, state.incarnation);
+        let start = story.starts.iter().find(is_start);
+        moments.extend(start.map(|start| start.at_us).filter(|_| cause.is_restart()));
+        moments.push(state.at_us);
+    }
     for proof in &focus.proofs {
         moments.extend([proof.operation.invoked_us, proof.operation.completed_us]);
     }
@@ -89,6 +96,8 @@ struct Drawing<'a> {
     scale: TimeScale,
     svg: Svg,
     width: f64,
+    /// Where the numbers of proofs go; they lie over everything.
+    badges: Vec<((f64, f64), usize)>,
 }
 
 impl Drawing<'_> {
@@ -105,6 +114,10 @@ impl Drawing<'_> {
                 at_us += step_us;
             }
         }
+    }
+
+    /// Folds lie over everything that runs through them.
+    fn folds(&mut self) {
         for (y, hidden_us) in self.scale.folds() {
             self.svg.rect("f-shade", (0.0, y - 9.0), (self.width, 18.0), "");
             let text = format!("{} not shown", seconds(hidden_us));
@@ -148,7 +161,7 @@ impl Drawing<'_> {
         }
     }
 
-    /// When a process that began at a time ended: at the first fault or exit that ends one, before the next one's start.
+    /// When a process that began at a time ended: at the first fault or exit that ends one, if that was before `next_us`.
     fn end_of_process(&self, node: u32, began_us: u64, next_us: u64) -> u64 {
         let ends = self.story.history.marks.iter().filter(|mark| match mark {
             Mark::Fault { class, fault, .. } => {
@@ -221,14 +234,16 @@ impl Drawing<'_> {
             let title = format!("{}; {outcome}", operation_text(self.story, operation));
             self.svg.rect(&format!("bar {class}{proof}"), (left, from), (7.0, (to - from).max(3.0)), &title);
             if let Some(number) = number {
-                self.badge((left - 10.0, from + 5.0), number);
+                self.badges.push(((left - 10.0, from + 5.0), number));
             }
         }
     }
 
-    fn badge(&mut self, (x, y): (f64, f64), number: usize) {
-        self.svg.rect("badge", (x - 8.0, y - 8.0), (16.0, 16.0), "");
-        self.svg.text("badge-text", (x, y + 4.5), "middle", &number.to_string());
+    fn badges(&mut self) {
+        for ((x, y), number) in std::mem::take(&mut self.badges) {
+            self.svg.rect("badge", (x - 8.0, y - 8.0), (16.0, 16.0), "");
+            self.svg.text("badge-text", (x, y + 4.5), "middle", &number.to_string());
+        }
     }
 
     fn marks(&mut self) {
@@ -250,7 +265,8 @@ impl Drawing<'_> {
             self.svg.line(&format!("mark-{class}"), (left, y), (self.width, y));
             let baseline = if y - 4.0 < last + 14.0 { last + 14.0 } else { y - 4.0 };
             let name = format!("{text}, {}", seconds(at_us));
-            self.svg.text(&format!("mark-{class}-text"), (self.width - 2.0, baseline), "end", &name);
+            let (x, anchor) = if class == "fault" { (self.width - 2.0, "end") } else { (left + 2.0, "start") };
+            self.svg.text(&format!("mark-{class}-text"), (x, baseline), anchor, &name);
             last = baseline;
         }
     }

@@ -159,7 +159,7 @@ fn queue_named(story: &Story, text: &str) -> Option<Queue> {
     })
 }
 
-/// The offsets that a text of the judge names: numbers behind `offset`, `offsets`, `at` and `and`, where `offset` came before.
+/// The offsets that a text of the judge names: numbers behind `offset` or `offsets`, and then behind `at` and `and`.
 fn offsets_in(text: &str) -> Vec<i64> {
     let mut found = Vec::new();
     let (mut is_offset, mut may_follow) = (false, false);

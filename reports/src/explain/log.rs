@@ -1,5 +1,5 @@
-//! The node's log at the moments that matter, as offsets: what was durable, what was in memory only, what was gone after
-//! the restart, and how far consumers could read. Start at `draw`.
+//! The node's log at the moments that matter, as offsets: what was durable, what was in memory only, what was gone
+//! after the restart, and how far consumers could read. Start at `draw`.
 
 use mqassay_harness::history::Queue;
 use mqassay_harness::story::{NodeState, QueueState, Story};
@@ -16,7 +16,10 @@ const OFFSETS_MAX: i64 = 160;
 
 /// A moment of the log.
 struct Moment<'a> {
+    at_us: u64,
     title: String,
+    /// How far the log was synced.
+    detail: String,
     state: &'a QueueState,
     /// The state whose batches are drawn as gone where this one lacks them.
     earlier: Option<&'a QueueState>,
@@ -32,17 +35,21 @@ pub(super) fn draw(story: &Story, focus: &Focus<'_>, cause: &Cause<'_>, width: f
     let (low, high) = range(focus, &moments);
     let (left, right) = (10.0, width - 14.0);
     let x = |offset: i64| left + (offset.clamp(low, high) - low) as f64 / (high - low).max(1) as f64 * (right - left);
+    let row_height = if width < 500.0 { ROW + 15.0 } else { ROW };
     let mut svg = Svg::new(width);
     for (row, moment) in moments.iter().enumerate() {
-        let top = 8.0 + ROW * row as f64;
+        let top = 8.0 + row_height * row as f64;
         svg.text("f-ink small strong", (0.0, top + 10.0), "start", &moment.title);
+        let place = if width < 500.0 { (0.0, top + 25.0, "start") } else { (right, top + 10.0, "end") };
+        svg.text("f-muted small", (place.0, place.1), place.2, &moment.detail);
+        let top = top + row_height - ROW;
         draw_row(&mut svg, moment, &x, (low, high), top + 30.0);
         for offset in focus.offsets.iter().filter(|offset| (low..=high).contains(offset)) {
             let at = x(*offset);
             svg.shape("f-bad", &[(at, top + 29.0), (at - 4.5, top + 21.0), (at + 4.5, top + 21.0)]);
         }
     }
-    let bottom = 8.0 + ROW * moments.len() as f64;
+    let bottom = 8.0 + row_height * moments.len() as f64;
     svg.line("k-axis", (left, bottom), (right, bottom));
     let step = step_for(high - low, width);
     let mut offset = (low + step - 1) / step * step;
@@ -92,17 +99,21 @@ fn moments<'a>(story: &'a Story, focus: &Focus<'_>, cause: &Cause<'a>, queue: Qu
     let mut add = |what: &str, state: Option<&'a NodeState>, earlier: Option<&'a QueueState>| {
         let Some((state, found)) = state.and_then(|state| Some((state, queue_in(state, queue)?))) else { return };
         let synced = number::count(found.synced);
-        let title = format!("{what}, {}; log {} synced up to position {synced}", seconds(state.at_us), found.log);
-        moments.push(Moment { title, state: found, earlier });
+        let title = format!("{what}, {}", seconds(state.at_us));
+        let detail = format!("log {} synced up to position {synced}", found.log);
+        moments.push(Moment { at_us: state.at_us, title, detail, state: found, earlier });
     };
     let acknowledged = focus.proofs.first().map(|proof| proof.operation.completed_us);
-    let state_at = |at_us: u64| story.states.iter().rev().find(|state| state.at_us <= at_us);
+    let node = cause.before.map(|state| state.node);
+    let is_nodes = |state: &&NodeState| node.is_none_or(|node| state.node == node);
+    let state_at = |at_us: u64| story.states.iter().rev().filter(is_nodes).find(|state| state.at_us <= at_us);
     add("When proof 1 was complete", acknowledged.and_then(state_at), None);
     let had = cause.before.and_then(|state| queue_in(state, queue));
-    let is_restart = matches!((cause.before, cause.after), (Some(b), Some(a)) if a.incarnation > b.incarnation);
+    let is_restart = cause.is_restart();
     add(if is_restart { "Before the process ended" } else { "Before" }, cause.before, None);
     add(if is_restart { "What recovery kept" } else { "After" }, cause.after, had);
-    add("At the end of the run", story.states.last(), None);
+    add("At the end of the run", story.states.iter().rfind(is_nodes), None);
+    moments.sort_by_key(|moment| moment.at_us);
     moments.dedup_by(|later, earlier| std::ptr::eq(later.state, earlier.state));
     moments
 }

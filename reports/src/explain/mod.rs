@@ -296,11 +296,13 @@ fn settings(plan: &Plan) -> BTreeMap<String, String> {
 
 fn curve_section(story: &Story, curve: &Curve) -> CurveSection {
     let runs: u64 = curve.points.iter().map(|point| u64::from(point.runs)).sum();
-    // The steepest step is where the anomaly became likely; without one the curve is flat.
+    // The steepest step is where the anomaly became likely, if the intervals of its two ends are apart.
     let steps = curve.points.windows(2).map(|two| (two[1].share().1 - two[0].share().1, two[0], two[1]));
-    let steepest = steps.max_by(|one, other| one.0.total_cmp(&other.0)).filter(|step| step.0 >= 0.2);
-    let title = match steepest {
-        Some((_, from, to)) => format!(
+    let steepest = steps.max_by(|one, other| one.0.total_cmp(&other.0));
+    let steepest = steepest.filter(|(_, from, to)| from.share().2 < to.share().0);
+    let first = curve.points.first().map(|point| point.share().1);
+    let title = match (steepest, first) {
+        (Some((_, from, to)), _) => format!(
             "{} became likely between {} and {}: from {:.0} % to {:.0} % of the runs",
             curve.anomaly,
             seconds(from.cut_ms * 1000),
@@ -308,7 +310,12 @@ fn curve_section(story: &Story, curve: &Curve) -> CurveSection {
             from.share().1 * 100.0,
             to.share().1 * 100.0
         ),
-        None => format!("How probable {} was from each moment on", curve.anomaly),
+        (None, Some(share)) if share >= 0.5 => format!(
+            "{} was likely from the beginning: {:.0} % of the runs with nothing kept of the plan's times",
+            curve.anomaly,
+            share * 100.0
+        ),
+        (None, _) => format!("{} grew likely in small steps, or too few runs tell", curve.anomaly),
     };
     let rows = curve.points.iter().map(|point| {
         let (low, share, high) = point.share();
@@ -324,8 +331,8 @@ fn curve_section(story: &Story, curve: &Curve) -> CurveSection {
         picture: Picture { wide: curve::draw(story, curve, WIDE), narrow: curve::draw(story, curve, NARROW) },
         title,
         caption: format!(
-            "Each point: the plan is kept up to that moment, later operations and faults are drawn again, and the share of \
-             runs with {} is counted; the band is Wilson's interval of 95 %. {} runs in {}.",
+            "Each point: the plan is kept up to that moment, later operations and faults are drawn again, and the share \
+             of runs with {} is counted; the band is Wilson's interval of 95 %. {} runs in {}.",
             curve.anomaly,
             number::count(runs),
             number::duration(curve.wall_seconds * 1e9)

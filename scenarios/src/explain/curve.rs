@@ -71,7 +71,7 @@ pub fn resample(story: &Story, effort: Effort) -> Result<Option<Curve>, RunError
     Ok(Some(Curve { anomaly: anomaly.to_owned(), points, wall_seconds: began.elapsed().as_secs_f64() }))
 }
 
-/// The moments: the beginning, each fault that struck and just behind it, the rest evenly up to the end of the evidence.
+/// The moments: the beginning, each fault that struck and just behind it, the rest evenly up to the evidence's end.
 fn cuts(story: &Story) -> Vec<u64> {
     let mut cuts = BTreeSet::from([0]);
     let last_ms = evidence_end_ms(story).min(story.plan.world.safety_ms);
