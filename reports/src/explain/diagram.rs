@@ -51,7 +51,7 @@ fn moments(story: &Story, focus: &Focus<'_>, cause: &Cause<'_>) -> Vec<u64> {
         moments.extend([proof.operation.invoked_us, proof.operation.completed_us]);
     }
     if moments.is_empty() {
-        moments.extend(story.history.marks.iter().map(|mark| at_us(mark)));
+        moments.extend(story.history.marks.iter().map(at_us));
     }
     moments.truncate(MOMENTS_MAX);
     moments
@@ -103,14 +103,17 @@ struct Drawing<'a> {
 impl Drawing<'_> {
     fn time_axis(&mut self) {
         let left = if self.width < 500.0 { 44.0 } else { 62.0 };
-        for (range, _, height) in self.scale.stretches() {
+        for (range, began, height) in self.scale.stretches() {
             let step_us = step_for(range.end - range.start, *height);
             let mut at_us = range.start.div_ceil(step_us) * step_us;
             while at_us <= range.end {
                 let y = self.scale.place(at_us);
                 self.svg.line("k-grid", (left, y), (self.width, y));
                 let text = format!("{}.{:02}", at_us / 1_000_000, at_us / 10_000 % 100);
-                self.svg.text("f-muted small", (left - 6.0, y + 4.0), "end", &text);
+                // A label at an end would lie under the fold.
+                if y >= began + 6.0 && y <= began + height - 6.0 {
+                    self.svg.text("f-muted small", (left - 6.0, y + 4.0), "end", &text);
+                }
                 at_us += step_us;
             }
         }
