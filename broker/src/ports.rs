@@ -10,6 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::core::dump::CoreDump;
+
 /// A node's data folder. Paths are relative to it, separated by `/`, without `.` or `..`.
 ///
 /// Calls without `async` are performed inline, in the node's own turn. The two asynchronous ones may take long
@@ -103,4 +105,6 @@ pub trait Observer: Clone + 'static {
     fn point(&self, name: &'static str);
     /// Something countable happened, `count` times.
     fn event(&self, name: &'static str, count: u64);
+    /// A turn has ended. An observer that wants the node's state may ask for it; nothing follows from the answer.
+    fn turn_ended(&self, _state: &dyn Fn() -> CoreDump) {}
 }

@@ -6,6 +6,7 @@ mod assay;
 mod bench;
 mod broker;
 mod exit;
+mod explain;
 mod mutants;
 mod progress;
 mod replay;
@@ -41,6 +42,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Run a plan again
     Replay(replay::Arguments),
+    /// Run a plan again, and make a page that shows what happened and why
+    Explain(explain::Arguments),
     /// List the built-in scenarios
     Scenarios(scenarios::Arguments),
     /// List the deliberate bugs, or try whether each is caught
@@ -81,6 +84,7 @@ fn run(command: Option<Command>) -> Result<Exit, Failure> {
         Some(Command::Assay(arguments)) => assay::run(&arguments),
         Some(Command::Verify(arguments)) => verify::run(&arguments),
         Some(Command::Replay(arguments)) => replay::run(&arguments),
+        Some(Command::Explain(arguments)) => explain::run(&arguments),
         Some(Command::Scenarios(arguments)) => scenarios::run(&arguments),
         Some(Command::Mutants(arguments)) => mutants::run(&arguments),
         Some(Command::Bench(arguments)) => bench::run(&arguments),

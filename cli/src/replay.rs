@@ -1,6 +1,6 @@
 //! `mqassay replay`: one plan again, with the evidence for its verdict.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mqassay_harness::plan::{Plan, SCHEMA_VERSION};
 use mqassay_scenarios::runner::{self, Record, RunError};
@@ -23,16 +23,7 @@ pub(crate) struct Arguments {
 /// Runs the plan and exits by its verdict; a run that differs from the recorded one is unknown at best.
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let path = arguments.plan.display().to_string();
-    let text = std::fs::read_to_string(&arguments.plan)
-        .map_err(|error| Failure::Usage(format!("cannot read the plan {path}: {error}")))?;
-    let plan: Plan = serde_json::from_str(&text)
-        .map_err(|error| Failure::Usage(format!("{path} is not a plan as mqassay writes them: {error}")))?;
-    if plan.schema != SCHEMA_VERSION {
-        let found = plan.schema;
-        return Err(Failure::Usage(format!(
-            "{path} is a plan of schema {found}, this mqassay reads {SCHEMA_VERSION}; use the version that wrote it"
-        )));
-    }
+    let plan = read(&arguments.plan)?;
     let mut run = runner::run_plan(&plan, Record::HashOnly).map_err(|error| match error {
         RunError::Settings(_) | RunError::NoSuchMutant { .. } => Failure::Usage(format!("plan {path}: {error}")),
         error => Failure::undone(error),
@@ -62,4 +53,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         }
         _ => Ok(exit),
     }
+}
+
+/// Reads a plan's file.
+pub(crate) fn read(file: &Path) -> Result<Plan, Failure> {
+    let path = file.display().to_string();
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::Usage(format!("cannot read the plan {path}: {error}")))?;
+    let plan: Plan = serde_json::from_str(&text)
+        .map_err(|error| Failure::Usage(format!("{path} is not a plan as mqassay writes them: {error}")))?;
+    if plan.schema != SCHEMA_VERSION {
+        let found = plan.schema;
+        return Err(Failure::Usage(format!(
+            "{path} is a plan of schema {found}, this mqassay reads {SCHEMA_VERSION}; use the version that wrote it"
+        )));
+    }
+    Ok(plan)
 }

@@ -11,6 +11,7 @@ pub mod measure;
 pub mod plan;
 pub mod process;
 pub mod sim;
+pub mod story;
 #[allow(
     clippy::disallowed_methods,
     reason = "it provisions real systems: patience and installation folders are of the machine"

@@ -3,11 +3,13 @@
 //! pictures. Not here: anything that measures or judges; figures arrive finished and are only shown.
 
 mod chart;
+mod explain;
 mod glossary;
 mod input;
 mod number;
 mod page;
 mod tables;
 
+pub use explain::render_story;
 pub use input::{CaughtMutant, ReportInput};
 pub use page::{ReportError, render};

@@ -38,16 +38,23 @@ impl ReportError {
 
 /// The whole report as one HTML page, which needs nothing beside itself.
 pub fn render(input: &ReportInput) -> Result<String, ReportError> {
+    Ok(environment()?.get_template("page.html")?.render(Serde(Page::of(input)?))?)
+}
+
+/// The template engine with every template of this crate; everything in them is escaped as HTML.
+pub(crate) fn environment() -> Result<Environment<'static>, ReportError> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     for (name, source) in TEMPLATES {
         environment.add_template(name, source)?;
     }
-    Ok(environment.get_template("page.html")?.render(Serde(Page::of(input)?))?)
+    Ok(environment)
 }
 
-const TEMPLATES: [(&str, &str); 4] = [
+const TEMPLATES: [(&str, &str); 6] = [
+    ("explain.html", include_str!("templates/explain.html")),
+    ("explain.css", include_str!("templates/explain.css")),
     ("page.html", include_str!("templates/page.html")),
     ("verdict.html", include_str!("templates/verdict.html")),
     ("bench.html", include_str!("templates/bench.html")),

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use fixture::Fixture;
-use mqassay_reports::render;
+use fixture::story::lost_write;
+use mqassay_reports::{render, render_story};
 
 /// Tells the widest part of the page through its title; the page itself has no script.
 const PROBE: &str = "<script>addEventListener('load', () => {
@@ -19,17 +20,22 @@ const PROBE: &str = "<script>addEventListener('load', () => {
 });</script>";
 
 #[test]
-fn a_browser_shows_the_page_without_overflow() {
-    let page = render(&Fixture::full().with_failures().build()).expect("the fixture renders");
+fn a_browser_shows_the_pages_without_overflow() {
+    let report = render(&Fixture::full().with_failures().build()).expect("the fixture renders");
+    show("report", &report);
+    show("explain", &render_story(&lost_write()).expect("the story renders"));
+}
+
+fn show(name: &str, page: &str) {
     let Some(browser) = find_browser() else {
         println!("no Chromium found on PATH: only the text of the page was checked");
         assert!(page.contains("<main>") && page.contains("name=\"viewport\""));
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let file = folder.path().join("report.html");
-    std::fs::write(&file, &page).expect("the page is written");
-    keep("report.html", page.as_bytes());
+    let file = folder.path().join(format!("{name}.html"));
+    std::fs::write(&file, page).expect("the page is written");
+    keep(&format!("{name}.html"), page.as_bytes());
     std::fs::write(folder.path().join("probed.html"), format!("{page}{PROBE}")).expect("the probe is written");
     let blank = folder.path().join("blank.html");
     std::fs::write(&blank, "<!doctype html><title>blank</title>").expect("the blank page is written");
@@ -39,12 +45,12 @@ fn a_browser_shows_the_page_without_overflow() {
             let empty = screenshot(&browser, folder.path(), &framed(folder.path(), &blank, width), width, is_dark);
             let shown = screenshot(&browser, folder.path(), &framed(folder.path(), &file, width), width, is_dark);
             assert!(
-                shown.len() > 8 * empty.len(),
+                shown.len() > 4 * empty.len(),
                 "a picture of {} bytes against {} of a blank page, at {width} pixels",
                 shown.len(),
                 empty.len()
             );
-            keep(&format!("report-{width}-{}.png", if is_dark { "dark" } else { "light" }), &shown);
+            keep(&format!("{name}-{width}-{}.png", if is_dark { "dark" } else { "light" }), &shown);
         }
     }
 }

@@ -2,9 +2,7 @@
 
 mod fixture;
 
-use std::collections::BTreeMap;
-
-use fixture::Fixture;
+use fixture::{Fixture, assert_well_formed};
 use mqassay_harness::artifact::RunLine;
 use mqassay_harness::measure::result::BenchResult;
 use mqassay_reports::{ReportInput, render};
@@ -126,31 +124,4 @@ fn a_campaign_of_ten_thousand_runs_stays_a_small_page() {
     input.summary.runs = 10_000;
     input.summary.valid = 10_000;
     assert!(page(&input).len() < 2 << 20);
-}
-
-/// Every element that is opened is closed, in order; void elements of HTML have no end.
-fn assert_well_formed(page: &str) {
-    const VOID: [&str; 3] = ["meta", "br", "!doctype"];
-    let mut open: Vec<&str> = Vec::new();
-    let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
-    let mut rest = page;
-    while let Some(start) = rest.find('<') {
-        rest = &rest[start + 1..];
-        let end = rest.find('>').expect("every tag ends");
-        let tag = &rest[..end];
-        rest = &rest[end + 1..];
-        assert!(tag.matches('"').count().is_multiple_of(2), "quotes do not pair in <{tag}>");
-        assert!(!tag.contains('<'), "a tag within a tag: <{tag}>");
-        if let Some(name) = tag.strip_prefix('/') {
-            assert_eq!(open.pop(), Some(name), "</{name}> closes another element");
-            continue;
-        }
-        let name = tag.split([' ', '\n', '/']).next().unwrap_or_default();
-        *seen.entry(name).or_default() += 1;
-        if !VOID.contains(&name) && !tag.ends_with('/') {
-            open.push(name);
-        }
-    }
-    assert!(open.is_empty(), "never closed: {open:?}");
-    assert_eq!(seen.get("main"), Some(&1));
 }

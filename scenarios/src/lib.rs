@@ -5,5 +5,6 @@
 pub mod adapter;
 pub mod campaign;
 pub mod catalogue;
+pub mod explain;
 pub mod mutants;
 pub mod runner;

@@ -18,6 +18,7 @@ use mqassay_harness::driver::{self, Events};
 use mqassay_harness::history::{ClientId, Header, History, Operation, SCHEMA_VERSION};
 use mqassay_harness::plan::Plan;
 use mqassay_harness::sim::clock::EPOCH_MS;
+use mqassay_harness::sim::disk::FileLoss;
 use mqassay_harness::sim::flag::Flag;
 use mqassay_harness::sim::node::{NodeEnd, SimClient, SimNode};
 use mqassay_harness::sim::world::{Control, NODE_PORT, Outcome, World, WorldError};
@@ -31,6 +32,7 @@ use thiserror::Error;
 
 use crate::adapter::client::{ClientDial, ClientTimer};
 use crate::adapter::node::ports;
+use crate::adapter::probe::{Sightings, StateSeen};
 
 /// Longest wait of the clients for the topics, in simulated time.
 const TOPICS_BOUND: Duration = Duration::from_secs(20);
@@ -46,6 +48,8 @@ pub enum Record {
     HashOnly,
     /// Every event.
     Events,
+    /// Every event, and the nodes' states.
+    WhiteBox,
 }
 
 /// One judged run.
@@ -63,6 +67,10 @@ pub struct Run {
     pub point_hits: BTreeMap<String, u64>,
     /// The trace's events, where they were recorded.
     pub trace_lines: Vec<String>,
+    /// What drives lost, by node and time.
+    pub losses: Vec<FileLoss>,
+    /// The nodes' states, where they were recorded.
+    pub states: Vec<StateSeen>,
 }
 
 /// Why a run could not be performed or kept.
@@ -104,21 +112,24 @@ pub fn run_plan(plan: &Plan, record: Record) -> Result<Run, RunError> {
     let config = node_config(plan)?;
     let mutant = plan.mutant.as_deref().map(mutant_named).transpose()?;
     let mut world = World::new(plan).map_err(world_error)?;
+    let sightings = Sightings::default();
     for node in 0..plan.world.nodes {
         let config = config.clone();
-        world.add_node(node, move |node| run_node(config.clone(), node, mutant)).map_err(world_error)?;
+        let watched = (record == Record::WhiteBox).then(|| sightings.clone());
+        let software = move |node| run_node(config.clone(), node, mutant, watched.clone());
+        world.add_node(node, software).map_err(world_error)?;
     }
     let stage = Rc::new(Stage::new(plan));
     for client in 0..=plan.clients.len() as u32 {
         let stage = stage.clone();
         world.add_client(client, move |client| run_one_client(stage, client)).map_err(world_error)?;
     }
-    let control = Control { record_trace: record == Record::Events };
+    let control = Control { record_trace: record != Record::HashOnly };
     let outcome = world.run(control).map_err(world_error)?;
     if let Some(error) = stage.broken.borrow_mut().take() {
         return Err(error.into());
     }
-    Ok(judged(plan, &stage, outcome, began))
+    Ok(Run { states: sightings.take(), ..judged(plan, &stage, outcome, began) })
 }
 
 /// The nodes' configuration: the tiny preset, so that rolls and evictions happen in every run, and the plan's settings.
@@ -136,12 +147,18 @@ pub fn mutant_named(name: &str) -> Result<Mutant, RunError> {
     })
 }
 
-async fn run_node(mut config: NodeConfig, node: SimNode, mutant: Option<Mutant>) -> Result<(), NodeEnd> {
+async fn run_node(
+    mut config: NodeConfig,
+    node: SimNode,
+    mutant: Option<Mutant>,
+    sightings: Option<Sightings>,
+) -> Result<(), NodeEnd> {
     config.node_id = node.node as i32;
     config.advertised =
         Some(mqassay_broker::core::config::Advertised { host: format!("node-{}", node.node), port: NODE_PORT });
     let stop = node.stop.clone();
-    let ended = node::run(config, ports(&node), mutant, |_| {}, async move { stop.wait().await }).await;
+    let ended =
+        node::run(config, ports(&node, sightings.as_ref()), mutant, |_| {}, async move { stop.wait().await }).await;
     ended.map_err(|exit| NodeEnd { reason: exit.to_string(), declared: exit.is_declared() })
 }
 
@@ -293,7 +310,16 @@ fn judged(plan: &Plan, stage: &Stage, outcome: Outcome, began: Instant) -> Run {
     for (name, count) in outcome.events {
         *events.entry(name).or_insert(0) += count;
     }
-    Run { line, verdict, history, events, point_hits: outcome.point_hits, trace_lines: outcome.trace_lines }
+    Run {
+        line,
+        verdict,
+        history,
+        events,
+        point_hits: outcome.point_hits,
+        trace_lines: outcome.trace_lines,
+        losses: outcome.losses,
+        states: Vec::new(),
+    }
 }
 
 /// Every event that a run can count, at zero.

@@ -7,6 +7,7 @@ mod admin;
 pub mod batch;
 pub mod config;
 mod describe;
+pub mod dump;
 mod fetch;
 mod gather;
 mod list_offsets;

@@ -117,6 +117,7 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
             }
         }
         self.deliver(effects);
+        self.observer.turn_ended(&|| self.core.dump());
         self.after_turn();
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::clock::SimTime;
 use super::counters::Counters;
-use super::disk::{Drive, SimDisk};
+use super::disk::{Drive, FileLoss, SimDisk};
 use super::flag::Flag;
 use super::net::{Down, Fabric, SimNet};
 use super::node::NodeEnd;
@@ -322,6 +322,11 @@ impl Nemesis {
     /// Indices of the plan's faults that struck, sorted.
     pub(crate) fn struck(&self) -> Vec<u32> {
         self.state.borrow().struck.iter().copied().collect()
+    }
+
+    /// What the drives lost, by node.
+    pub(crate) fn losses(&self) -> Vec<FileLoss> {
+        self.drives.iter().flat_map(Drive::losses).collect()
     }
 
     pub(crate) fn point_hits(&self) -> BTreeMap<String, u64> {

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::clock::{EPOCH_MS, SimClock, SimTime};
 use super::counters::Counters;
-use super::disk::{Drive, DriveOptions};
+use super::disk::{Drive, DriveOptions, FileLoss};
 use super::flag::{Flag, Phase};
 use super::nemesis::Nemesis;
 use super::net::{Fabric, FabricOptions, host_name};
@@ -84,6 +84,8 @@ pub struct Outcome {
     pub point_hits: BTreeMap<String, u64>,
     /// Indices of the plan's faults that struck, sorted.
     pub faults_struck: Vec<u32>,
+    /// What drives lost, by node and time.
+    pub losses: Vec<FileLoss>,
     /// Simulated time that the run took.
     pub simulated: Duration,
 }
@@ -251,6 +253,7 @@ impl World {
             events: self.counters.all(),
             point_hits: self.nemesis.point_hits(),
             faults_struck: self.nemesis.struck(),
+            losses: self.nemesis.losses(),
             simulated: self.sim.elapsed(),
         })
     }

@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use mqassay_broker::core::dump::CoreDump;
 use mqassay_broker::node::Ports;
 use mqassay_broker::ports::{Clock, Observer, Rand};
 use mqassay_harness::plan::draws::Draws;
@@ -13,6 +14,7 @@ use mqassay_harness::sim::node::SimNode;
 
 use super::disk::NodeDisk;
 use super::net::NodeNet;
+use super::probe::{Probe, Sightings};
 
 /// A simulated node's clock.
 #[derive(Clone)]
@@ -42,27 +44,47 @@ impl Rand for NodeRand {
     }
 }
 
-/// Tells a simulated node's points and events to its gate.
+/// Tells a simulated node's points and events to its gate, and its state to a probe, where there is one.
 #[derive(Clone)]
-pub struct NodeObserver(pub Gate);
+pub struct NodeObserver {
+    gate: Gate,
+    probe: Option<Probe>,
+}
 
 impl Observer for NodeObserver {
     fn point(&self, name: &'static str) {
-        self.0.point(name);
+        self.gate.point(name);
     }
 
     fn event(&self, name: &'static str, count: u64) {
-        self.0.event(name, count);
+        self.gate.event(name, count);
+    }
+
+    fn turn_ended(&self, state: &dyn Fn() -> CoreDump) {
+        if let Some(probe) = &self.probe
+            && self.gate.is_open()
+        {
+            probe.see(state());
+        }
     }
 }
 
-/// The five ports of a simulated node.
-pub fn ports(node: &SimNode) -> Ports<NodeDisk, NodeNet, NodeClock, NodeRand, NodeObserver> {
+/// The five ports of a simulated node, whose state a probe may see.
+pub fn ports(
+    node: &SimNode,
+    sightings: Option<&Sightings>,
+) -> Ports<NodeDisk, NodeNet, NodeClock, NodeRand, NodeObserver> {
+    let probe = sightings.map(|sightings| Probe {
+        sightings: sightings.clone(),
+        clock: node.clock.clone(),
+        node: node.node,
+        incarnation: node.incarnation,
+    });
     Ports {
         disk: NodeDisk(node.disk.clone()),
         net: NodeNet(node.net.clone()),
         clock: NodeClock(node.clock.clone()),
         rand: NodeRand(node.draws.clone()),
-        observer: NodeObserver(node.gate.clone()),
+        observer: NodeObserver { gate: node.gate.clone(), probe },
     }
 }

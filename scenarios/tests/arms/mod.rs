@@ -54,7 +54,7 @@ pub(crate) fn in_the_simulated_world<Fut>(
         .add_node(0, move |node| {
             let (body, done) = (body.clone(), done.clone());
             async move {
-                body(ports(&node)).await;
+                body(ports(&node, None)).await;
                 done.raise();
                 node.stop.wait().await;
                 Ok(())

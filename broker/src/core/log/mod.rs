@@ -6,6 +6,7 @@
 
 mod answer;
 mod cache;
+mod dump;
 mod effect;
 pub(crate) mod frame;
 pub(crate) mod index;
@@ -17,6 +18,7 @@ mod retention;
 mod sync;
 
 pub use answer::{AppendError, Appended, DiskPiece, ReadError, ReadFailure, ReadPiece, ReadPlan, TimestampLookup};
+pub use dump::{BatchDump, LogDump, ProducerDump, QueueDump};
 pub use effect::{DiskEffect, DiskEvent, Flush, Halt, LogSettings, Progress};
 pub use index::IndexEntry;
 pub use recovered::{Recovered, RecoveredQueue, RecoveredSegment, RecoveryReport};

@@ -49,6 +49,10 @@ impl Contents {
         self.volatile.len() as u64
     }
 
+    pub(super) fn durable_length(&self) -> u64 {
+        self.durable_length
+    }
+
     pub(super) fn dirty_sectors(&self) -> usize {
         self.dirty.len()
     }

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::SimDisk;
 use super::faults::Faults;
 use super::tree::Tree;
@@ -56,6 +58,48 @@ pub(super) struct State {
     pub(super) attachments: u64,
     /// Room taken by files with a name, in bytes.
     pub(super) used_bytes: u64,
+    /// What it lost, in order of time.
+    pub(super) losses: Vec<FileLoss>,
+}
+
+/// What happened to one file by a power loss or a flipped bit: for people who ask afterwards, not for any rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileLoss {
+    /// Microseconds since the run began.
+    pub at_us: u64,
+    /// The node.
+    pub node: u32,
+    /// The file's path.
+    pub path: String,
+    /// What happened.
+    pub kind: LossKind,
+}
+
+/// How a file lost what reads showed before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossKind {
+    /// Its name was not durable, so it vanished with all of its bytes.
+    Vanished {
+        /// Its length before.
+        length: u64,
+    },
+    /// Bytes that were not synced are gone, or older.
+    Bytes {
+        /// Its length before.
+        length: u64,
+        /// The length that was durable.
+        durable_length: u64,
+        /// Its length afterwards.
+        length_after: u64,
+        /// Bytes that differ or are gone.
+        bytes: u64,
+    },
+    /// A bit was flipped.
+    BitFlip {
+        /// Offset of the byte.
+        offset: u64,
+    },
 }
 
 /// What a power loss dropped from a drive.
@@ -91,6 +135,7 @@ impl Drive {
             attached: 0,
             attachments: 0,
             used_bytes: 0,
+            losses: Vec::new(),
         };
         Drive { shared: Rc::new(Shared { options, state: RefCell::new(state) }) }
     }
@@ -115,15 +160,28 @@ impl Drive {
     pub fn power_loss(&self, salt: u64) -> PowerLossSummary {
         self.detach();
         let mut state = self.shared.state.borrow_mut();
+        let paths: BTreeMap<u64, String> =
+            state.tree.files().into_iter().map(|(path, inode)| (inode.id, path)).collect();
         let lost = state.tree.power_loss(salt);
         let mut summary = PowerLossSummary { entries: lost.changes, ..PowerLossSummary::default() };
         for inode in lost.vanished {
             let length = inode.contents.borrow().length();
             summary.bytes += length;
             summary.files += u64::from(length > 0);
+            let path = paths.get(&inode.id).cloned().unwrap_or_default();
+            state.losses.push(self.shared.loss(path, LossKind::Vanished { length }));
         }
-        for (_, inode) in state.tree.files() {
+        for (path, inode) in state.tree.files() {
+            let (length, durable_length) = {
+                let contents = inode.contents.borrow();
+                (contents.length(), contents.durable_length())
+            };
             let bytes = inode.contents.borrow_mut().power_loss(salt, inode.id);
+            if bytes > 0 {
+                let length_after = inode.contents.borrow().length();
+                let kind = LossKind::Bytes { length, durable_length, length_after, bytes };
+                state.losses.push(self.shared.loss(path, kind));
+            }
             inode.reserved.set(0);
             summary.bytes += bytes;
             summary.files += u64::from(bytes > 0);
@@ -133,6 +191,11 @@ impl Drive {
         let numbers = [("bytes", summary.bytes), ("files", summary.files), ("entries", summary.entries)];
         self.shared.trace("disk-power-loss", &numbers);
         summary
+    }
+
+    /// What power losses and flipped bits took from files so far, in order of time.
+    pub fn losses(&self) -> Vec<FileLoss> {
+        self.shared.state.borrow().losses.clone()
     }
 
     /// The next operations of the kind fail.
@@ -168,11 +231,17 @@ impl Drive {
         let bit = (draw_at(salt, "flip-bit", 0, 0) % 8) as u8;
         contents.flip(offset, bit);
         self.shared.trace("disk-bit-flip", &[("file", inode.id), ("offset", offset), ("bit", u64::from(bit))]);
+        let loss = self.shared.loss(path.clone(), LossKind::BitFlip { offset });
+        self.shared.state.borrow_mut().losses.push(loss);
         Some(BitFlip { path: path.clone(), offset, bit })
     }
 }
 
 impl Shared {
+    fn loss(&self, path: String, kind: LossKind) -> FileLoss {
+        FileLoss { at_us: self.options.time.now_us(), node: self.options.node, path, kind }
+    }
+
     pub(super) fn trace(&self, kind: &str, numbers: &[(&str, u64)]) {
         self.options.trace.event(self.options.time.now_us(), Actor::Node(self.options.node), kind, numbers);
     }

@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use xxhash_rust::xxh3::Xxh3;
 
 pub use self::contents::SECTOR_BYTES;
-pub use self::drive::{BitFlip, Drive, DriveOptions, PowerLossSummary};
+pub use self::drive::{BitFlip, Drive, DriveOptions, FileLoss, LossKind, PowerLossSummary};
 use self::drive::{Shared, State};
 use self::tree::{Entry, Inode, Place};
 use crate::plan::DiskOperation;
