@@ -6,10 +6,14 @@ mod assay;
 mod bench;
 mod broker;
 mod exit;
+mod journal;
+mod junit;
+mod merge;
 mod mutants;
 mod progress;
 mod replay;
 mod report;
+mod rerun;
 mod results;
 mod scenarios;
 mod systems;
@@ -39,8 +43,12 @@ enum Command {
     Assay(assay::Arguments),
     /// Run scenarios over seeds against the reference broker in the simulated world
     Verify(verify::Arguments),
+    /// Add up the results of shards
+    Merge(merge::Arguments),
     /// Run a plan again
     Replay(replay::Arguments),
+    #[command(hide = true, name = mqassay_scenarios::campaign::proof::SUBCOMMAND)]
+    Rerun(rerun::Arguments),
     /// List the built-in scenarios
     Scenarios(scenarios::Arguments),
     /// List the deliberate bugs, or try whether each is caught
@@ -80,7 +88,9 @@ fn run(command: Option<Command>) -> Result<Exit, Failure> {
         None => assay::run(&assay::Arguments::default()),
         Some(Command::Assay(arguments)) => assay::run(&arguments),
         Some(Command::Verify(arguments)) => verify::run(&arguments),
+        Some(Command::Merge(arguments)) => merge::run(&arguments),
         Some(Command::Replay(arguments)) => replay::run(&arguments),
+        Some(Command::Rerun(arguments)) => rerun::run(&arguments),
         Some(Command::Scenarios(arguments)) => scenarios::run(&arguments),
         Some(Command::Mutants(arguments)) => mutants::run(&arguments),
         Some(Command::Bench(arguments)) => bench::run(&arguments),

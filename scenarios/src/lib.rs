@@ -5,5 +5,6 @@
 pub mod adapter;
 pub mod campaign;
 pub mod catalogue;
+pub mod coverage;
 pub mod mutants;
 pub mod runner;
