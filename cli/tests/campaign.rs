@@ -66,7 +66,7 @@ fn two_processes_as_shards_add_up_to_the_whole_campaign() {
     for (fingerprint, group) in failures {
         let path = group["plan"].as_str().unwrap().to_owned();
         assert!(path.starts_with(utf8(&sum)) && Path::new(&path).is_file(), "{fingerprint}: {path}");
-        assert!(fingerprint.contains(" on ") && fingerprint.contains("after power-loss"), "{fingerprint}");
+        assert!(fingerprint.contains(" on ") && fingerprint.contains(" after "), "{fingerprint}");
         group["plan"] = summary["failures"][fingerprint]["plan"].clone();
     }
     assert_eq!(merged_summary, summary);

@@ -13,8 +13,8 @@ use mqassay_harness::plan::{Fault, Plan, Trigger};
 pub const ROUND: usize = 8;
 /// Share of the plans that are changes of kept ones; the others are sampled as ever.
 const SHARE_MUTATED: f64 = 0.75;
-/// Kept plans among which the one with the fewest changes made of it is taken.
-const CANDIDATES: u64 = 3;
+/// Kept plans that are drawn; the one that reached the rarest, with few changes made of it, is taken.
+const CANDIDATES: u64 = 4;
 /// Changes of one plan at most.
 const CHANGES_MAX: u64 = 3;
 /// Faults of a plan at most, so that plans do not grow without end.
@@ -35,11 +35,30 @@ enum Reached {
     Event(String, u32),
 }
 
-/// What a scenario's runs have reached, and the plans that did.
+/// What a scenario's runs have reached, with how many of them did, and the plans that were first.
 #[derive(Debug, Default)]
 struct Kept {
+    reached: BTreeMap<Reached, u64>,
+    plans: Vec<Parent>,
+}
+
+/// A kept plan.
+#[derive(Debug)]
+struct Parent {
+    plan: Plan,
+    /// What its run reached.
     reached: BTreeSet<Reached>,
-    plans: Vec<(Plan, u64)>,
+    /// Changes made of it so far.
+    changes: u64,
+}
+
+impl Kept {
+    /// How little has been made of a plan that reached something rare: the least is worth most.
+    fn rank(&self, index: usize) -> u64 {
+        let Parent { reached, changes, .. } = &self.plans[index];
+        let rarest = reached.iter().filter_map(|what| self.reached.get(what)).min().copied().unwrap_or(u64::MAX);
+        rarest.saturating_mul(1 + changes)
+    }
 }
 
 /// The kept plans of all scenarios.
@@ -56,17 +75,21 @@ impl Corpus {
 
     /// Learns from a finished run; whether it reached something new, so that its plan is kept.
     pub fn learn(&mut self, plan: &Plan, run: &RunRecord) -> bool {
-        let kept = self.scenarios.entry(plan.scenario.clone()).or_default();
-        let known = kept.reached.len();
+        let mut reached = BTreeSet::new();
         for (point, classes) in &run.coverage {
             let struck = classes.iter().filter(|(_, count)| **count > 0);
-            kept.reached.extend(struck.map(|(class, _)| Reached::FaultAt(point.clone(), class.clone())));
+            reached.extend(struck.map(|(class, _)| Reached::FaultAt(point.clone(), class.clone())));
         }
         let happened = run.events.iter().filter(|(_, count)| **count > 0);
-        kept.reached.extend(happened.map(|(name, count)| Reached::Event(name.clone(), count.ilog2())));
+        reached.extend(happened.map(|(name, count)| Reached::Event(name.clone(), count.ilog2())));
+        let kept = self.scenarios.entry(plan.scenario.clone()).or_default();
+        let known = kept.reached.len();
+        for what in &reached {
+            *kept.reached.entry(what.clone()).or_insert(0) += 1;
+        }
         let is_new = kept.reached.len() > known;
         if is_new {
-            kept.plans.push((plan.clone(), 0));
+            kept.plans.push(Parent { plan: plan.clone(), reached, changes: 0 });
         }
         is_new
     }
@@ -82,9 +105,10 @@ impl Corpus {
         }
         let last = kept.plans.len() as u64 - 1;
         let candidates = (0..CANDIDATES).map(|_| draws.range("parent", 0, 0, last) as usize);
-        let parent = candidates.min_by_key(|index| kept.plans[*index].1).expect("there are candidates");
-        kept.plans[parent].1 += 1;
-        let mut plan = Plan { seed: fresh.seed, ..kept.plans[parent].0.clone() };
+        let parent = candidates.min_by_key(|index| kept.rank(*index)).expect("there are candidates");
+        let parent = &mut kept.plans[parent];
+        parent.changes += 1;
+        let mut plan = Plan { seed: fresh.seed, ..parent.plan.clone() };
         for _ in 0..draws.range("changes", 0, 1, CHANGES_MAX) {
             change(&mut plan, scenario, &fresh, &draws);
         }
@@ -94,10 +118,11 @@ impl Corpus {
 
 /// One change; where there is nothing to change in the way that was drawn, the plan stays as it was.
 fn change(plan: &mut Plan, scenario: &Scenario, fresh: &Plan, draws: &Draws) {
-    const WAYS: u64 = 7;
+    const WAYS: u64 = 9;
     match draws.range("way", 0, 1, WAYS) {
         1 => swap_setting(plan, scenario, draws),
-        2 => bring_fault(plan, fresh, draws),
+        // Faults make runs go wrong, so the way that adds one is drawn more often.
+        2 | 8 | 9 => bring_fault(plan, fresh, draws),
         way => {
             let Some(last) = (plan.faults.len() as u64).checked_sub(1) else { return };
             let fault = &mut plan.faults[draws.range("fault", 0, 0, last) as usize];
