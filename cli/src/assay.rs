@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
 }
 
 const DEFAULT_OUT: &str = "runs";
-const DEFAULT_BUDGET: &str = "75";
+const DEFAULT_BUDGET: &str = "55";
 
 impl Default for Arguments {
     fn default() -> Arguments {
@@ -153,10 +153,10 @@ fn queues_plan(left: Duration, slowdown: f64) -> Result<LoadPlan, Failure> {
     let systems = plan.systems.len() as f64;
     if let Some(sweep) = &mut plan.sweep {
         // Beside the systems' blocks each point has one with the null sink. Making a topic, reading everything back and
-        // deleting it take half a second and nearly a millisecond for each queue.
+        // deleting it take a second, and nearly a millisecond for each queue.
         let seconds_for = |queues: &[u32], pairs: u32| {
             let blocks = systems * f64::from(pairs) + 1.0;
-            let overhead: f64 = queues.iter().map(|count| 0.5 + 0.000_8 * f64::from(*count)).sum();
+            let overhead: f64 = queues.iter().map(|count| 1.0 + 0.000_8 * f64::from(*count)).sum();
             (left.as_secs_f64() / blocks - overhead * slowdown) / queues.len() as f64
         };
         sweep.pairs = sweep.pairs.min(2);
@@ -193,13 +193,13 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_of_the_help() {
-        assert_eq!(Arguments::default().budget, Duration::from_secs(75));
+        assert_eq!(Arguments::default().budget, Duration::from_secs(55));
     }
 
     #[test]
     fn the_sweep_fits_into_what_is_left() {
         let cases =
-            [(0, 1.0, 1, 4), (20, 1.0, 1, 4), (30, 1.0, 1, 7), (30, 2.0, 1, 4), (60, 1.0, 2, 7), (1_000, 1.5, 2, 7)];
+            [(0, 1.0, 1, 4), (30, 1.0, 1, 4), (40, 1.0, 1, 7), (40, 2.0, 1, 4), (70, 1.0, 2, 7), (1_000, 1.5, 2, 7)];
         for (left, slowdown, pairs, points) in cases {
             let plan = queues_plan(Duration::from_secs(left), slowdown).unwrap();
             let sweep = plan.sweep.as_ref().unwrap();

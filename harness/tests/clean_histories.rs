@@ -80,9 +80,7 @@ type Plant = fn(&mut History, usize) -> bool;
 
 /// Each plants one anomaly, or says that the history has no place for it.
 const PLANTS: &[(&str, Plant)] = &[
-    ("unseen", |history, which| {
-        remove_everywhere(history, which, |history, on, value| is_acknowledged(history, on, value))
-    }),
+    ("unseen", |history, which| remove_everywhere(history, which, is_acknowledged)),
     ("lost-write", |history, which| {
         remove_everywhere(history, which, |history, on, value| {
             is_acknowledged(history, on, value) && is_followed(history, on, value)
