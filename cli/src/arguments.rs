@@ -6,8 +6,14 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use mqassay_scenarios::campaign::Shard;
+
 /// Seeds of one campaign at most.
 const SEEDS_MAX: u64 = 10_000_000;
+
+/// One of so many parts of a campaign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ShardArgument(pub(crate) Shard);
 
 /// Seeds `A..B`, both ends included.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +36,25 @@ impl FromStr for Seeds {
         }
         Ok(Seeds(first..=last))
     }
+}
+
+impl FromStr for ShardArgument {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ShardArgument, String> {
+        let wanted = || format!("a shard is k/n with k from 1 to n, as in 2/4; not {text:?}");
+        let (number, of) = text.split_once('/').ok_or_else(wanted)?;
+        let number: u64 = number.trim().parse().map_err(|_| wanted())?;
+        let of: u64 = of.trim().parse().map_err(|_| wanted())?;
+        if (1..=of).contains(&number) { Ok(ShardArgument(Shard { number, of })) } else { Err(wanted()) }
+    }
+}
+
+/// A share of all, above 0 and at most 1.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    let wanted = || format!("a share above 0 and at most 1 is wanted, as in 0.1; not {text:?}");
+    let share: f64 = text.parse().map_err(|_| wanted())?;
+    if share > 0.0 && share <= 1.0 { Ok(share) } else { Err(wanted()) }
 }
 
 /// A positive number of seconds.
@@ -86,6 +111,14 @@ mod tests {
             assert!(seconds(text).is_err(), "{text}");
         }
         assert_eq!(setting("a = b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        for text in ["0", "-0.1", "1.1", "NaN", "all"] {
+            assert!(share(text).is_err(), "{text}");
+        }
+        assert_eq!((share("1"), share("0.25")), (Ok(1.0), Ok(0.25)));
+        assert_eq!("2/4".parse(), Ok(ShardArgument(Shard { number: 2, of: 4 })));
+        for text in ["0/4", "5/4", "1", "1/0", "a/b"] {
+            assert!(text.parse::<ShardArgument>().is_err(), "{text}");
+        }
         assert!(setting("a").is_err() && setting("=b").is_err());
     }
 }

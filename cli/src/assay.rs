@@ -10,7 +10,7 @@ use mqassay_harness::artifact::VerdictKind;
 use mqassay_harness::measure::manifest;
 use mqassay_harness::measure::result::BenchResult;
 use mqassay_reports::ReportInput;
-use mqassay_scenarios::campaign::{self, Keep, Options};
+use mqassay_scenarios::campaign::{self, Course, Keep, Options};
 use mqassay_scenarios::catalogue;
 use mqassay_scenarios::mutants::{SEEDS, ScoreOptions};
 
@@ -103,6 +103,7 @@ fn verify_for(arguments: &Arguments, began: Instant, input: &mut ReportInput) ->
         jobs: jobs(None),
         runs_dir: arguments.out.clone(),
         keep: Keep::Failures,
+        course: Course::default(),
     };
     let mut progress = Progress::new("verify", share.as_secs());
     let summary = campaign::run(&options, &mut |run| {

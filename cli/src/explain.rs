@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mqassay_harness::artifact::folder;
 use mqassay_scenarios::explain;
 use mqassay_scenarios::explain::curve::Effort;
 use mqassay_scenarios::runner::RunError;
@@ -11,7 +12,7 @@ use mqassay_scenarios::runner::RunError;
 use crate::arguments::jobs;
 use crate::exit::{Exit, Failure};
 use crate::progress::tell;
-use crate::replay;
+
 use crate::results::cannot;
 use crate::verify;
 
@@ -33,7 +34,7 @@ pub(crate) struct Arguments {
 
 /// Runs the plan, writes the page, and exits by the verdict.
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    let plan = replay::read(&arguments.plan)?;
+    let plan = folder::read_plan(&arguments.plan).map_err(Failure::usage)?;
     let mut story = explain::story(&plan).map_err(failure)?;
     story.line.plan = arguments.plan.display().to_string();
     story.replay = mqassay_scenarios::campaign::replay_line(&story.line);

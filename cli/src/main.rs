@@ -7,10 +7,14 @@ mod bench;
 mod broker;
 mod exit;
 mod explain;
+mod journal;
+mod junit;
+mod merge;
 mod mutants;
 mod progress;
 mod replay;
 mod report;
+mod rerun;
 mod results;
 mod scenarios;
 mod systems;
@@ -40,10 +44,14 @@ enum Command {
     Assay(assay::Arguments),
     /// Run scenarios over seeds against the reference broker in the simulated world
     Verify(verify::Arguments),
+    /// Add up the results of shards
+    Merge(merge::Arguments),
     /// Run a plan again
     Replay(replay::Arguments),
     /// Run a plan again, and make a page that shows what happened and why
     Explain(explain::Arguments),
+    #[command(hide = true, name = mqassay_scenarios::campaign::proof::SUBCOMMAND)]
+    Rerun(rerun::Arguments),
     /// List the built-in scenarios
     Scenarios(scenarios::Arguments),
     /// List the deliberate bugs, or try whether each is caught
@@ -83,8 +91,10 @@ fn run(command: Option<Command>) -> Result<Exit, Failure> {
         None => assay::run(&assay::Arguments::default()),
         Some(Command::Assay(arguments)) => assay::run(&arguments),
         Some(Command::Verify(arguments)) => verify::run(&arguments),
+        Some(Command::Merge(arguments)) => merge::run(&arguments),
         Some(Command::Replay(arguments)) => replay::run(&arguments),
         Some(Command::Explain(arguments)) => explain::run(&arguments),
+        Some(Command::Rerun(arguments)) => rerun::run(&arguments),
         Some(Command::Scenarios(arguments)) => scenarios::run(&arguments),
         Some(Command::Mutants(arguments)) => mutants::run(&arguments),
         Some(Command::Bench(arguments)) => bench::run(&arguments),

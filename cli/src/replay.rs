@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use mqassay_harness::plan::{Plan, SCHEMA_VERSION};
+use mqassay_harness::artifact::{Divergence, folder};
+use mqassay_harness::plan::Plan;
 use mqassay_scenarios::runner::{self, Record, RunError};
 
 use crate::exit::{Exit, Failure};
@@ -23,8 +24,10 @@ pub(crate) struct Arguments {
 /// Runs the plan and exits by its verdict; a run that differs from the recorded one is unknown at best.
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let path = arguments.plan.display().to_string();
-    let plan = read(&arguments.plan)?;
-    let mut run = runner::run_plan(&plan, Record::HashOnly).map_err(|error| match error {
+    let plan = folder::read_plan(&arguments.plan).map_err(Failure::usage)?;
+    let recorded = recorded_events(&arguments.plan, &plan)?;
+    let record = if recorded.is_some() { Record::Events } else { Record::HashOnly };
+    let mut run = runner::run_plan(&plan, record).map_err(|error| match error {
         RunError::Settings(_) | RunError::NoSuchMutant { .. } => Failure::Usage(format!("plan {path}: {error}")),
         error => Failure::undone(error),
     })?;
@@ -44,29 +47,33 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     }
     let exit = Exit::from(run.line.verdict);
     match &plan.recorded_trace {
-        Some(recorded) if *recorded != run.line.trace_hash => {
-            eprintln!(
-                "mqassay: the run differs from the recorded one (trace {recorded}); it was recorded by another build, \
-                 or the simulation is not deterministic"
-            );
+        Some(hash) if *hash != run.line.trace_hash => {
+            tell_divergence(hash, recorded.as_deref(), &run.trace_lines);
             Ok(exit.max(Exit::Unknown))
         }
         _ => Ok(exit),
     }
 }
 
-/// Reads a plan's file.
-pub(crate) fn read(file: &Path) -> Result<Plan, Failure> {
-    let path = file.display().to_string();
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::Usage(format!("cannot read the plan {path}: {error}")))?;
-    let plan: Plan = serde_json::from_str(&text)
-        .map_err(|error| Failure::Usage(format!("{path} is not a plan as mqassay writes them: {error}")))?;
-    if plan.schema != SCHEMA_VERSION {
-        let found = plan.schema;
-        return Err(Failure::Usage(format!(
-            "{path} is a plan of schema {found}, this mqassay reads {SCHEMA_VERSION}; use the version that wrote it"
-        )));
+/// The events that were recorded beside the plan, where the plan says that there was a recorded run.
+fn recorded_events(path: &Path, plan: &Plan) -> Result<Option<Vec<String>>, Failure> {
+    match path.parent() {
+        Some(folder) if plan.recorded_trace.is_some() => folder::read_trace(folder).map_err(Failure::undone),
+        _ => Ok(None),
     }
-    Ok(plan)
+}
+
+/// Says loudly that the run is not the recorded one, and from which event on; the verdict is that of the run made now.
+fn tell_divergence(hash: &str, recorded: Option<&[String]>, now: &[String]) {
+    eprintln!(
+        "mqassay: THE RUN DIFFERS from the recorded one (trace {hash}): it was recorded by another build, or the \
+         simulation is not deterministic; the verdict is that of the run made now"
+    );
+    match recorded.map(|recorded| Divergence::between(recorded, now)) {
+        Some(Some(first)) => eprintln!("{}", verify::diverged(&first)),
+        Some(None) => {
+            eprintln!("  every event is as recorded: the plan's trace hash is not that of the trace beside it")
+        }
+        None => eprintln!("  no events were recorded beside the plan, so that the first difference cannot be named"),
+    }
 }

@@ -99,6 +99,20 @@ pub(crate) fn load(folder: &Path, title: &str) -> Result<ReportInput, Failure> {
     )))
 }
 
+/// The runs and the sum of a campaign that has ended.
+pub(crate) fn load_verified(folder: &Path) -> Result<(Vec<RunLine>, SummaryLine), Failure> {
+    let path = folder.join("verify.jsonl");
+    let Some(text) = read(&path)? else {
+        return Err(Failure::Usage(format!("no {}; the shard has not ended, go on with it: --resume", path.display())));
+    };
+    let mut input = ReportInput::default();
+    load_runs(&path, &text, &mut input)?;
+    if !input.summary.summary {
+        return Err(Failure::Usage(format!("{} has no summary in its last line; run the shard again", path.display())));
+    }
+    Ok((input.runs, input.summary))
+}
+
 fn load_runs(path: &Path, text: &str, input: &mut ReportInput) -> Result<(), Failure> {
     for (number, line) in numbered(text) {
         let value: serde_json::Value = parse(path, number, line)?;

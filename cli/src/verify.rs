@@ -1,16 +1,21 @@
 //! `mqassay verify`: scenarios over seeds in the simulated world, told run by run.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use mqassay_broker::mutant::Mutant;
-use mqassay_harness::artifact::{RunLine, SummaryLine, VerdictKind};
+use mqassay_harness::artifact::{Divergence, Proof, RunLine, RunRecord, SummaryLine, VerdictKind};
 use mqassay_harness::plan::scenario::{FaultRanges, Scenario};
-use mqassay_scenarios::campaign::{self, Keep, Options};
-use mqassay_scenarios::{catalogue, mutants};
+use mqassay_scenarios::campaign::proof::Prover;
+use mqassay_scenarios::campaign::{self, Course, Keep, Options};
+use mqassay_scenarios::runner::Run;
+use mqassay_scenarios::{catalogue, coverage, mutants};
 
-use crate::arguments::{Seeds, jobs};
+use crate::arguments::{Seeds, ShardArgument, jobs, share};
 use crate::exit::{Exit, Failure};
+use crate::journal::Journal;
+use crate::junit;
 use crate::progress::{Progress, tell};
 use crate::results::{Results, json_line};
 
@@ -44,6 +49,24 @@ pub(crate) struct Arguments {
     /// Which runs' artifacts stay
     #[arg(long, value_enum, default_value_t = Kept::Failures)]
     keep: Kept,
+    /// Print how often each class of fault struck at each named point of the broker
+    #[arg(long)]
+    coverage: bool,
+    /// Keep plans that reach something new, and make later plans by changing them
+    #[arg(long)]
+    guided: bool,
+    /// Run part k of n of the seeds, k from 1; `merge` adds the parts up
+    #[arg(long, value_name = "K/N")]
+    shard: Option<ShardArgument>,
+    /// Go on with an interrupted campaign: runs in the journal of --runs-dir are not run again
+    #[arg(long)]
+    resume: bool,
+    /// Write the runs as JUnit's XML
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Run this share of the plans (above 0, at most 1) again in another process and compare the traces
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    prove_determinism: Option<f64>,
 }
 
 /// Which runs' artifacts stay.
@@ -59,42 +82,79 @@ enum Kept {
 
 /// Runs the campaign and exits by its verdict.
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    let options = options(arguments)?;
-    let total = options.seeds.end() - options.seeds.start() + 1;
-    let total = total.saturating_mul(if options.each { options.scenarios.len() as u64 } else { 1 });
-    let results = match arguments.keep {
-        Kept::None => None,
-        Kept::All | Kept::Failures => Some(Results::create(&arguments.runs_dir)?),
-    };
-    let mut lines: Vec<RunLine> = Vec::new();
-    let mut progress = Progress::new("verify", total);
+    let mut options = options(arguments)?;
+    let mut results = None;
+    let mut journal = None;
+    if arguments.keep != Kept::None {
+        results = Some(Results::create(&arguments.runs_dir)?);
+        journal = Some(open_journal(arguments, &mut options)?);
+    }
+    let mut records: Vec<RunRecord> = options.course.done.values().cloned().collect();
+    let mut progress = Progress::new("verify", campaign::total(&options));
+    progress.reach(records.len() as u64, campaign::total(&options), "done before");
+    let mut failure = None;
     let summary = campaign::run(&options, &mut |run| {
-        if arguments.json {
-            match json_line(&run.line) {
-                Ok(line) => progress.say(line.trim_end()),
-                Err(failure) => {
-                    failure.report();
-                    return false;
-                }
-            }
-        } else if run.line.verdict != VerdictKind::Valid {
-            progress.say(&told(&run.line));
-        }
+        let record = run.record();
+        let told = tell_run(arguments.json, run, &progress)
+            .and_then(|()| journal.as_mut().map_or(Ok(()), |journal| journal.add(&record)));
         progress.step(&run.line.scenario);
-        lines.push(run.line.clone());
-        true
+        records.push(record);
+        failure = told.err();
+        failure.is_none()
     })
     .map_err(Failure::undone)?;
     progress.finish();
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    records.sort_by(|a, b| (a.line.seed, &a.line.scenario).cmp(&(b.line.seed, &b.line.scenario)));
+    let lines: Vec<RunLine> = records.into_iter().map(|record| record.line).collect();
     if let Some(results) = results {
         results.write_runs(&lines, &summary)?;
+    }
+    if let Some(path) = &arguments.junit {
+        junit::write(path, &lines)?;
     }
     if arguments.json {
         tell(&json_line(&summary)?);
     } else {
         print_summary(&summary);
+        if arguments.coverage {
+            print_coverage(&summary);
+        }
     }
     Ok(exit(&summary))
+}
+
+/// The campaign's journal; the runs in it are taken over where the campaign goes on.
+fn open_journal(arguments: &Arguments, options: &mut Options) -> Result<Journal, Failure> {
+    if !arguments.resume {
+        return Journal::create(&arguments.runs_dir, options);
+    }
+    let (journal, done) = Journal::resume(&arguments.runs_dir, options)?;
+    options.course.done = done;
+    Ok(journal)
+}
+
+/// A run on standard output: every one as JSON, else those that are worth a line.
+fn tell_run(json: bool, run: &Run, progress: &Progress) -> Result<(), Failure> {
+    if json {
+        progress.say(json_line(&run.line)?.trim_end());
+    } else if run.line.verdict != VerdictKind::Valid {
+        progress.say(&told(&run.line));
+    }
+    if let Some(Proof::Differs { trace_hash, first }) = &run.proof {
+        let RunLine { scenario, seed, trace_hash: expected, .. } = &run.line;
+        eprintln!(
+            "mqassay: NOT DETERMINISTIC: {scenario} seed {seed} has trace {expected} here and {trace_hash} in another \
+             process; this is a bug of mqassay"
+        );
+        match first {
+            Some(first) => eprintln!("{}", diverged(first)),
+            None => eprintln!("  the recorded runs came out equal, so that no event can be named"),
+        }
+    }
+    Ok(())
 }
 
 fn options(arguments: &Arguments) -> Result<Options, Failure> {
@@ -114,6 +174,10 @@ fn options(arguments: &Arguments) -> Result<Options, Failure> {
             return Err(Failure::Usage(format!("no class of fault {class:?}; known are {}", known.join(", "))));
         }
     }
+    if arguments.keep == Kept::None && (arguments.resume || arguments.guided) {
+        let asked = if arguments.resume { "--resume needs the journal" } else { "--guided needs the plans" };
+        return Err(Failure::Usage(format!("{asked} that --keep none does not write; use --keep failures")));
+    }
     Ok(Options {
         scenarios,
         seeds: arguments.seeds.0.clone(),
@@ -127,7 +191,19 @@ fn options(arguments: &Arguments) -> Result<Options, Failure> {
             Kept::Failures => Keep::Failures,
             Kept::None => Keep::None,
         },
+        course: Course {
+            shard: arguments.shard.map(|shard| shard.0).unwrap_or_default(),
+            guided: arguments.guided,
+            prove: arguments.prove_determinism.map(prover).transpose()?,
+            done: BTreeMap::new(),
+        },
     })
+}
+
+fn prover(share: f64) -> Result<Prover, Failure> {
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::Undone(anyhow::anyhow!("cannot find this program to run it again: {error}")))?;
+    Ok(Prover { share, program })
 }
 
 fn mutant(name: &str) -> Result<Mutant, Failure> {
@@ -157,13 +233,38 @@ pub(crate) fn print_summary(summary: &SummaryLine) {
     if !events.is_empty() {
         tell(&format!("events: {}", events.join(", ")));
     }
+    for (fingerprint, group) in &summary.failures {
+        let times = if group.runs == 1 { "1 run".to_owned() } else { format!("{} runs", group.runs) };
+        tell(&format!("{times}: {fingerprint}; first: {} seed {} {}", group.scenario, group.seed, group.plan));
+    }
+    if let Some(repeated) = &summary.repeated {
+        tell(&format!("{} runs repeated in another process, {} differ", repeated.runs, repeated.differing));
+    }
 }
 
-/// The gravest verdict of a campaign; one without runs showed nothing.
+/// Coverage of point × fault for people.
+pub(crate) fn print_coverage(summary: &SummaryLine) {
+    coverage::table(&summary.coverage).iter().for_each(|line| tell(line));
+}
+
+/// Where two traces part, for people.
+pub(crate) fn diverged(first: &Divergence) -> String {
+    let Divergence { event, expected, found } = first;
+    format!("  the first event that differs is number {event}\n    expected: {expected}\n    found:    {found}")
+}
+
+/// A run's folder within the folder of a campaign.
+pub(crate) fn run_folder(line: &RunLine) -> PathBuf {
+    campaign::folder_in(&line.scenario, line.mutant.as_deref(), line.seed)
+}
+
+/// The gravest verdict of a campaign; one without runs showed nothing, and one that is not deterministic is not to be
+/// believed.
 pub(crate) fn exit(summary: &SummaryLine) -> Exit {
+    let differing = summary.repeated.map_or(0, |repeated| repeated.differing);
     if summary.invalid > 0 {
         Exit::Violation
-    } else if summary.unknown > 0 || summary.runs == 0 {
+    } else if summary.unknown > 0 || summary.runs == 0 || differing > 0 {
         Exit::Unknown
     } else {
         Exit::Valid

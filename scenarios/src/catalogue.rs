@@ -14,6 +14,7 @@ const FILES: &[(&str, &str)] = &[
     ("replay.toml", include_str!("../catalogue/replay.toml")),
     ("rot.toml", include_str!("../catalogue/rot.toml")),
     ("retention.toml", include_str!("../catalogue/retention.toml")),
+    ("points.toml", include_str!("../catalogue/points.toml")),
 ];
 
 /// Every built-in scenario, in the order in which seeds take turns.

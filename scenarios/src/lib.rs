@@ -5,6 +5,7 @@
 pub mod adapter;
 pub mod campaign;
 pub mod catalogue;
+pub mod coverage;
 pub mod explain;
 pub mod mutants;
 pub mod runner;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mqassay_broker::mutant::Mutant;
 use mqassay_harness::artifact::{MutantLine, MutantSummary, VerdictKind};
 
-use crate::campaign::{self, CampaignError, Keep, Options};
+use crate::campaign::{self, CampaignError, Course, Keep, Options};
 use crate::catalogue::{self, CatalogueError};
 use crate::runner::Run;
 
@@ -188,5 +188,6 @@ fn campaign_options(
         jobs: options.jobs,
         runs_dir: options.runs_dir.clone(),
         keep: Keep::Failures,
+        course: Course::default(),
     })
 }

@@ -12,7 +12,7 @@ use mqassay_broker::core::config::{ConfigError, NodeConfig};
 use mqassay_broker::mutant::Mutant;
 use mqassay_broker::node;
 use mqassay_harness::artifact::folder::{self, KeptRun};
-use mqassay_harness::artifact::{ArtifactError, RunLine};
+use mqassay_harness::artifact::{ArtifactError, PointFaults, Proof, RunLine, RunRecord};
 use mqassay_harness::check::{self, Context as JudgeContext, Verdict};
 use mqassay_harness::driver::{self, Events};
 use mqassay_harness::history::{ClientId, Header, History, Operation, SCHEMA_VERSION};
@@ -33,6 +33,8 @@ use thiserror::Error;
 use crate::adapter::client::{ClientDial, ClientTimer};
 use crate::adapter::node::ports;
 use crate::adapter::probe::{Sightings, StateSeen};
+use crate::campaign::fingerprint;
+use crate::campaign::proof::ProofError;
 
 /// Longest wait of the clients for the topics, in simulated time.
 const TOPICS_BOUND: Duration = Duration::from_secs(20);
@@ -65,12 +67,30 @@ pub struct Run {
     pub events: BTreeMap<String, u64>,
     /// How often the nodes stood at each named point.
     pub point_hits: BTreeMap<String, u64>,
+    /// Faults that struck at named points.
+    pub point_faults: PointFaults,
     /// The trace's events, where they were recorded.
     pub trace_lines: Vec<String>,
     /// What drives lost, by node and time.
     pub losses: Vec<FileLoss>,
     /// The nodes' states, where they were recorded.
     pub states: Vec<StateSeen>,
+    /// What the same plan did in another process, where it was run there too.
+    pub proof: Option<Proof>,
+}
+
+impl Run {
+    /// What a campaign keeps of the run.
+    pub fn record(&self) -> RunRecord {
+        let happened = self.events.iter().filter(|(_, count)| **count > 0);
+        RunRecord {
+            line: self.line.clone(),
+            events: happened.map(|(name, count)| (name.clone(), *count)).collect(),
+            coverage: self.point_faults.clone(),
+            fingerprint: fingerprint::of(&self.verdict, &self.history),
+            proof: self.proof.clone(),
+        }
+    }
 }
 
 /// Why a run could not be performed or kept.
@@ -103,6 +123,9 @@ pub enum RunError {
     /// Artifacts cannot be written.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+    /// The run could not be repeated in another process.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
 }
 
 /// Runs a plan and judges what it left.
@@ -310,28 +333,26 @@ fn judged(plan: &Plan, stage: &Stage, outcome: Outcome, began: Instant) -> Run {
     for (name, count) in outcome.events {
         *events.entry(name).or_insert(0) += count;
     }
-    Run {
-        line,
-        verdict,
-        history,
-        events,
-        point_hits: outcome.point_hits,
-        trace_lines: outcome.trace_lines,
-        losses: outcome.losses,
-        states: Vec::new(),
+    let mut point_faults = PointFaults::new();
+    for ((point, class), count) in outcome.point_faults {
+        *point_faults.entry(point).or_default().entry(class).or_insert(0) += count;
     }
+    let (point_hits, trace_lines) = (outcome.point_hits, outcome.trace_lines);
+    let (losses, states) = (outcome.losses, Vec::new());
+    Run { line, verdict, history, events, point_hits, point_faults, trace_lines, losses, states, proof: None }
 }
 
 /// Every event that a run can count, at zero.
-fn known_events() -> BTreeMap<String, u64> {
+pub(crate) fn known_events() -> BTreeMap<String, u64> {
     let broker = mqassay_broker::points::EVENTS.iter();
     let world = mqassay_harness::sim::EVENTS.iter();
     broker.chain(world).chain(driver::EVENTS).map(|name| ((*name).to_owned(), 0)).collect()
 }
 
-/// Writes what a run left beside its plan, and names the plan in the run's line.
+/// Writes what a run left beside its plan, which gets the run's trace hash, and names the plan in the run's line.
 pub fn write_artifacts(run_folder: &Path, plan: &Plan, run: &mut Run) -> Result<(), RunError> {
-    run.line.plan = folder::write_plan(run_folder, plan)?.display().to_string();
+    let plan = Plan { recorded_trace: Some(run.line.trace_hash.clone()), ..plan.clone() };
+    run.line.plan = folder::write_plan(run_folder, &plan)?.display().to_string();
     let kept = KeptRun { line: run.line.clone(), verdict: run.verdict.clone() };
     folder::write_run(run_folder, &kept, &run.history, &run.trace_lines)?;
     Ok(())

@@ -105,6 +105,32 @@ pub fn write_run(
     write(&folder.join(TRACE_FILE), &trace)
 }
 
+/// The events that were recorded beside a plan: trace.txt without its first line, the hash. Nothing where there is no such
+/// file, or where it holds the hash alone.
+pub fn read_trace(folder: &Path) -> Result<Option<Vec<String>>, ArtifactError> {
+    let path = folder.join(TRACE_FILE);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(failed("reading", &path, source)),
+    };
+    let events: Vec<String> = text.lines().skip(1).map(str::to_owned).collect();
+    Ok((!events.is_empty()).then_some(events))
+}
+
+/// Copies a run's folder, where there is one; whether there was.
+pub fn copy(from: &Path, to: &Path) -> Result<bool, ArtifactError> {
+    if !from.join(PLAN_FILE).is_file() {
+        return Ok(false);
+    }
+    std::fs::create_dir_all(to).map_err(|source| failed("creating", to, source))?;
+    for path in entries(from)? {
+        let Some(name) = path.file_name().filter(|_| path.is_file()) else { continue };
+        std::fs::copy(&path, to.join(name)).map_err(|source| failed("copying", &path, source))?;
+    }
+    Ok(true)
+}
+
 /// Reads every verdict below a folder of runs, sorted by scenario and seed.
 pub fn read_runs(runs: &Path) -> Result<Vec<KeptRun>, ArtifactError> {
     let mut kept = Vec::new();

@@ -1,8 +1,10 @@
 //! The artifacts of a verified run and their folder `RUNS_DIR/<scenario>/<seed>/`, and the lines that `verify` prints.
 //! The field names of these lines are stable.
 
+pub mod campaign;
 pub mod folder;
 
+pub use campaign::{Divergence, FailureGroup, PointFaults, Proof, Repeated, RunRecord};
 pub use folder::ArtifactError;
 
 use std::collections::BTreeMap;
@@ -53,6 +55,15 @@ pub struct SummaryLine {
     pub invalid: u64,
     /// Countable events of all runs, by name.
     pub events: BTreeMap<String, u64>,
+    /// How often each class of fault struck at each named point of the broker, zeros included.
+    #[serde(default)]
+    pub coverage: PointFaults,
+    /// Runs that are not valid, grouped by fingerprint: those of one group look alike.
+    #[serde(default)]
+    pub failures: BTreeMap<String, FailureGroup>,
+    /// Runs repeated in another process, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeated: Option<Repeated>,
 }
 
 /// The verdict, in order of severity.

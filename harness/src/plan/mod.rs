@@ -268,6 +268,14 @@ pub enum FaultAction {
         /// Time until it is started again.
         restart_after_ms: u64,
     },
+    /// The process stands still, as by SIGSTOP, and goes on afterwards: nothing is lost, but time has passed. Where it
+    /// strikes in the middle of a turn, that turn is its last before the pause.
+    Pause {
+        /// The node.
+        node: u32,
+        /// How long.
+        duration_ms: u64,
+    },
     /// A rule on a link, one direction.
     Link {
         /// The sending end.
@@ -342,6 +350,7 @@ impl FaultAction {
             FaultAction::Kill { .. } => "kill",
             FaultAction::PowerLoss { .. } => "power-loss",
             FaultAction::Restart { .. } => "restart",
+            FaultAction::Pause { .. } => "pause",
             FaultAction::Link { only: Some(_), .. } => "one-request",
             FaultAction::Link { rule, .. } => match rule {
                 LinkRule::Hold => "link-hold",

@@ -263,6 +263,7 @@ impl Sampler<'_> {
         match class {
             "kill" => one(crash_trigger(), FaultAction::Kill { node, restart_after_ms }),
             "power-loss" => one(crash_trigger(), FaultAction::PowerLoss { node, restart_after_ms }),
+            "pause" => one(crash_trigger(), FaultAction::Pause { node, duration_ms }),
             "restart" => one(at(at_ms), FaultAction::Restart { node, restart_after_ms }),
             "link-hold" | "link-delay" | "link-cut" | "one-request" => {
                 one(at(at_ms), self.link_fault(class, entity, node, clients, duration_ms))

@@ -208,13 +208,15 @@ pub struct FaultRanges {
     pub disk_slow: Span,
     /// Flipped bits, each followed by a kill so that recovery meets it.
     pub bit_flip: Span,
-    /// Share of kills and power losses that are placed at a named point instead of a time, 0 to 1.
+    /// Pauses of the process.
+    pub pause: Span,
+    /// Share of kills, power losses and pauses that are placed at a named point instead of a time, 0 to 1.
     pub at_point: f64,
     /// The points to choose from.
     pub points: Vec<String>,
     /// Time that a killed node stays down, in milliseconds.
     pub down_ms: Span,
-    /// Time that a link or disk fault lasts, in milliseconds.
+    /// Time that a pause, or a link or disk fault lasts, in milliseconds.
     pub lasts_ms: Span,
 }
 
@@ -235,6 +237,7 @@ impl Default for FaultRanges {
             disk_full: none,
             disk_slow: none,
             bit_flip: none,
+            pause: none,
             at_point: 0.0,
             points: Vec::new(),
             down_ms: Span::Between([50, 1_000]),
@@ -245,7 +248,7 @@ impl Default for FaultRanges {
 
 impl FaultRanges {
     /// Class name and range of every class.
-    pub fn classes(&self) -> [(&'static str, Span); 13] {
+    pub fn classes(&self) -> [(&'static str, Span); 14] {
         [
             ("kill", self.kill),
             ("power-loss", self.power_loss),
@@ -260,6 +263,7 @@ impl FaultRanges {
             ("disk-full", self.disk_full),
             ("disk-slow", self.disk_slow),
             ("bit-flip", self.bit_flip),
+            ("pause", self.pause),
         ]
     }
 }

@@ -15,6 +15,7 @@ pub mod world;
 
 mod nemesis;
 mod panics;
+mod pause;
 
 #[cfg(test)]
 mod world_tests;
@@ -25,6 +26,7 @@ pub const EVENTS: &[&str] = &[
     "power-loss",
     "power-loss-that-dropped-bytes",
     "restart",
+    "pause",
     "link-hold",
     "link-delay",
     "link-cut",

@@ -13,6 +13,7 @@ use super::disk::{Drive, FileLoss, SimDisk};
 use super::flag::Flag;
 use super::net::{Down, Fabric, SimNet};
 use super::node::NodeEnd;
+use super::pause::Pause;
 use super::trace::{Actor, Trace};
 use crate::history::Mark;
 use crate::plan::{Fault, FaultAction, Trigger};
@@ -38,6 +39,7 @@ struct State {
     marks: Vec<Mark>,
     struck: BTreeSet<u32>,
     points: BTreeMap<&'static str, u64>,
+    point_faults: BTreeMap<(&'static str, &'static str), u64>,
     is_liveness: bool,
 }
 
@@ -48,6 +50,7 @@ enum Deed {
     EndDiskFull { node: u32, fault: u32 },
     EndDiskSlow { node: u32, fault: u32 },
     EndStopping { node: u32, incarnation: u64 },
+    EndPause { node: u32, incarnation: u64 },
 }
 
 /// A trigger that waits for a point.
@@ -64,6 +67,7 @@ struct NodeState {
     incarnation: u64,
     condition: Condition,
     stop: Flag,
+    pause: Pause,
     prepared: Option<Process>,
 }
 
@@ -97,6 +101,7 @@ pub(crate) struct Process {
     pub(crate) disk: SimDisk,
     pub(crate) net: SimNet,
     pub(crate) stop: Flag,
+    pub(crate) pause: Pause,
 }
 
 /// Time that a node has for a clean stop before it is killed.
@@ -130,7 +135,13 @@ impl Nemesis {
         }
         for _ in &drives {
             let condition = Condition::Down { restart_at_us: None, down: Down::Process };
-            state.nodes.push(NodeState { incarnation: 0, condition, stop: Flag::default(), prepared: None });
+            state.nodes.push(NodeState {
+                incarnation: 0,
+                condition,
+                stop: Flag::default(),
+                pause: Pause::default(),
+                prepared: None,
+            });
         }
         Nemesis { faults: faults.to_vec(), fabric, drives, trace, counters, time, state: RefCell::new(state) }
     }
@@ -155,6 +166,8 @@ impl Nemesis {
         for fault in striking {
             if self.strike(fault) {
                 self.counters.add("fault-at-point", 1);
+                let class = self.faults[fault as usize].action.class();
+                *self.state.borrow_mut().point_faults.entry((name, class)).or_insert(0) += 1;
             }
         }
     }
@@ -178,11 +191,13 @@ impl Nemesis {
         slot.incarnation += 1;
         slot.condition = Condition::Up;
         slot.stop = Flag::default();
+        slot.pause = Pause::default();
         slot.prepared = Some(Process {
             incarnation: slot.incarnation,
             disk: self.drives[node as usize].attach(),
             net: self.fabric.node_up(node),
             stop: slot.stop.clone(),
+            pause: slot.pause.clone(),
         });
         let numbers = [("incarnation", slot.incarnation)];
         self.trace.event(self.time.now_us(), Actor::Node(node), "start", &numbers);
@@ -239,6 +254,7 @@ impl Nemesis {
                 Deed::EndDiskFull { node, fault } => self.drives[node as usize].set_full(fault, false),
                 Deed::EndDiskSlow { node, fault } => self.drives[node as usize].set_slow(fault, None),
                 Deed::EndStopping { node, incarnation } => self.end_stopping(node, incarnation),
+                Deed::EndPause { node, incarnation } => self.end_pause(node, incarnation),
             }
         }
         self.fabric.tick();
@@ -299,6 +315,7 @@ impl Nemesis {
         state.armed.clear();
         state.timeline.retain(|_, deed| matches!(deed, Deed::EndStopping { .. }));
         for slot in &mut state.nodes {
+            slot.pause.end();
             match &mut slot.condition {
                 Condition::Down { restart_at_us, .. } => *restart_at_us = Some(now_us),
                 Condition::Stopping { restart_after_us } => *restart_after_us = 0,
@@ -333,6 +350,11 @@ impl Nemesis {
         self.state.borrow().points.iter().map(|(name, hits)| (name.to_string(), *hits)).collect()
     }
 
+    pub(crate) fn point_faults(&self) -> BTreeMap<(String, String), u64> {
+        let owned = |((point, class), count): (&(&str, &str), &u64)| ((point.to_string(), class.to_string()), *count);
+        self.state.borrow().point_faults.iter().map(owned).collect()
+    }
+
     /// Lets a fault strike; whether it had anything to strike.
     fn strike(&self, index: u32) -> bool {
         let fault = &self.faults[index as usize];
@@ -342,6 +364,7 @@ impl Nemesis {
                 self.cut_power(*node, restart_after_ms * 1000, fault.salt)
             }
             FaultAction::Restart { node, restart_after_ms } => self.stop(*node, restart_after_ms * 1000),
+            FaultAction::Pause { node, duration_ms } => self.pause(*node, *duration_ms),
             FaultAction::Link { from, to, rule, duration_ms, only } => {
                 let number = self.fabric.add_rule(*from, *to, *rule, *only);
                 self.plan_after(*duration_ms, Deed::EndRule(number));
@@ -387,6 +410,7 @@ impl Nemesis {
             FaultAction::Kill { .. }
             | FaultAction::PowerLoss { .. }
             | FaultAction::Restart { .. }
+            | FaultAction::Pause { .. }
             | FaultAction::Link { .. } => false,
         }
     }
@@ -442,7 +466,7 @@ impl Nemesis {
         let at_us = self.time.now_us() + STOPPING_US_MAX;
         let mut state = self.state.borrow_mut();
         let slot = &mut state.nodes[node as usize];
-        if slot.condition != Condition::Up {
+        if slot.condition != Condition::Up || slot.pause.is_on() {
             return false;
         }
         slot.condition = Condition::Stopping { restart_after_us };
@@ -450,6 +474,28 @@ impl Nemesis {
         let incarnation = slot.incarnation;
         state.plan(at_us, Deed::EndStopping { node, incarnation });
         true
+    }
+
+    /// Only a process that is up and was not told to stop, so that a pause is never taken for a stop that hangs.
+    fn pause(&self, node: u32, duration_ms: u64) -> bool {
+        let state = self.state.borrow();
+        let slot = &state.nodes[node as usize];
+        if slot.condition != Condition::Up || slot.pause.is_on() {
+            return false;
+        }
+        slot.pause.begin();
+        let incarnation = slot.incarnation;
+        drop(state);
+        self.plan_after(duration_ms, Deed::EndPause { node, incarnation });
+        true
+    }
+
+    fn end_pause(&self, node: u32, incarnation: u64) {
+        let state = self.state.borrow();
+        let slot = &state.nodes[node as usize];
+        if slot.incarnation == incarnation {
+            slot.pause.end();
+        }
     }
 
     /// A node that was told to stop and did not is killed, and that is the node's failure.
@@ -506,6 +552,7 @@ fn is_counted_when_struck(action: &FaultAction) -> bool {
         FaultAction::Kill { .. }
         | FaultAction::PowerLoss { .. }
         | FaultAction::Restart { .. }
+        | FaultAction::Pause { .. }
         | FaultAction::BitFlip { .. } => true,
     }
 }

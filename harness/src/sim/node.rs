@@ -14,6 +14,7 @@ use super::gate::Gate;
 use super::nemesis::Nemesis;
 use super::net::SimNet;
 use super::panics::guarded;
+use super::pause::pausable;
 use super::trace::{Actor, Trace};
 use crate::plan::draws::Draws;
 
@@ -117,10 +118,10 @@ where
         stop: process.stop,
     };
     let nemesis = host.nemesis.clone();
-    let ended = guarded(async move {
+    let ended = guarded(pausable(process.pause, async move {
         let tasks = new_task_set();
         tasks.run_until(async { (host.factory)(sim_node).await }).await
-    });
+    }));
     let ended = match ended.await {
         Ok(ended) => ended,
         Err(panic) => Err(NodeEnd { reason: format!("panicked: {panic}"), declared: false }),

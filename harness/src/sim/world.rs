@@ -82,6 +82,8 @@ pub struct Outcome {
     pub events: BTreeMap<String, u64>,
     /// How often the nodes stood at each point, by name.
     pub point_hits: BTreeMap<String, u64>,
+    /// How often a fault struck at a point, by (point, class of fault).
+    pub point_faults: BTreeMap<(String, String), u64>,
     /// Indices of the plan's faults that struck, sorted.
     pub faults_struck: Vec<u32>,
     /// What drives lost, by node and time.
@@ -252,6 +254,7 @@ impl World {
             trace_lines: self.trace.take_lines(),
             events: self.counters.all(),
             point_hits: self.nemesis.point_hits(),
+            point_faults: self.nemesis.point_faults(),
             faults_struck: self.nemesis.struck(),
             losses: self.nemesis.losses(),
             simulated: self.sim.elapsed(),
@@ -346,6 +349,7 @@ fn node_of(action: &FaultAction) -> Option<u32> {
         FaultAction::Kill { node, .. }
         | FaultAction::PowerLoss { node, .. }
         | FaultAction::Restart { node, .. }
+        | FaultAction::Pause { node, .. }
         | FaultAction::DiskError { node, .. }
         | FaultAction::DiskFull { node, .. }
         | FaultAction::DiskSlow { node, .. }

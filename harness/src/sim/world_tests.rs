@@ -511,3 +511,33 @@ fn a_plan_out_of_bounds_is_refused_with_its_field() {
     let mut world = World::new(&plan(Vec::new())).unwrap();
     assert!(matches!(world.add_node(1, serve), Err(WorldError::NoSuchHost { .. })));
 }
+
+#[test]
+fn a_pause_holds_everything_of_the_process_and_loses_nothing() {
+    let at_start = at(2_000, FaultAction::Pause { node: 0, duration_ms: 300 });
+    let while_paused = at(2_100, FaultAction::Restart { node: 0, restart_after_ms: 10 });
+    let paused = at_point("appended", 3, FaultAction::Pause { node: 0, duration_ms: 500 });
+    let (outcome, seen) = run_requests(&plan(vec![at_start, while_paused, paused]), 60);
+    let late = late(&seen);
+    assert_eq!(late.len(), 2, "{seen:?}");
+    assert_eq!(late[0].0, 2, "the third request is the one that stood at the point");
+    assert!((500..=560).contains(&late[0].1) && (240..=360).contains(&late[1].1), "{late:?}");
+    assert_eq!(outcome.faults_struck, vec![0, 2], "a process that stands still cannot be told to stop");
+    assert_eq!(outcome.point_faults, BTreeMap::from([(("appended".to_string(), "pause".to_string()), 1)]));
+    let started_again = outcome.trace_lines.iter().any(|line| line.contains("node-0 start"));
+    assert!(!started_again && exits(&outcome).is_empty());
+    assert_eq!(outcome.events["pause"], 2);
+}
+
+#[test]
+fn a_process_can_be_killed_in_its_pause_and_the_next_one_does_not_stand_still() {
+    let faults = vec![
+        at(300, FaultAction::Pause { node: 0, duration_ms: 5_000 }),
+        at(500, FaultAction::Kill { node: 0, restart_after_ms: 100 }),
+    ];
+    let (outcome, seen) = run_requests(&plan(faults), 40);
+    assert_eq!(outcome.faults_struck, vec![0, 1]);
+    let failed: Vec<_> = seen.iter().filter(|(_, _, result)| result.is_err()).collect();
+    assert!((1..=4).contains(&failed.len()), "only while it was down: {failed:?}");
+    assert!(seen.last().unwrap().2.is_ok_and(|ended_ms| ended_ms < 4_000), "{seen:?}");
+}

@@ -277,6 +277,7 @@ pub(super) fn node_of(story: &Story, fault: u32) -> Option<u32> {
         FaultAction::Kill { node, .. }
         | FaultAction::PowerLoss { node, .. }
         | FaultAction::Restart { node, .. }
+        | FaultAction::Pause { node, .. }
         | FaultAction::DiskError { node, .. }
         | FaultAction::DiskFull { node, .. }
         | FaultAction::DiskSlow { node, .. }

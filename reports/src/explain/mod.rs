@@ -277,7 +277,9 @@ fn action_text(fault: &Fault) -> String {
         FaultAction::DiskError { node, operations, .. } => {
             format!("{class} on node {node}, {operations} times")
         }
-        FaultAction::DiskFull { node, duration_ms } | FaultAction::DiskSlow { node, duration_ms, .. } => {
+        FaultAction::Pause { node, duration_ms }
+        | FaultAction::DiskFull { node, duration_ms }
+        | FaultAction::DiskSlow { node, duration_ms, .. } => {
             format!("{class} on node {node} for {duration_ms} ms")
         }
         FaultAction::BitFlip { node } => format!("{class} on node {node}"),
