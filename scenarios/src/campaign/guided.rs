@@ -15,6 +15,8 @@ pub const ROUND: usize = 8;
 const SHARE_MUTATED: f64 = 0.75;
 /// Kept plans that are drawn; the one that reached the rarest, with few changes made of it, is taken.
 const CANDIDATES: u64 = 4;
+/// Share of the changed plans that have the kept plan's faults and settings, and the freshly sampled rest.
+const SHARE_CROSSED: f64 = 0.6;
 /// Changes of one plan at most.
 const CHANGES_MAX: u64 = 3;
 /// Faults of a plan at most, so that plans do not grow without end.
@@ -23,7 +25,7 @@ const FAULTS_MAX: usize = 24;
 const OCCURRENCE_MAX: u64 = 12;
 /// A fault is moved by so much at most, in milliseconds, either way.
 const MOVE_MS_MAX: u64 = 800;
-/// How many topics' worth of partitions an automatic topic has is written in the plan, so this setting stays.
+/// The number of partitions of an automatic topic is written in the plan's topics, so this setting stays with them.
 const KEPT_SETTING: &str = "default-partitions";
 
 /// Something that a run can reach.
@@ -108,7 +110,16 @@ impl Corpus {
         let parent = candidates.min_by_key(|index| kept.rank(*index)).expect("there are candidates");
         let parent = &mut kept.plans[parent];
         parent.changes += 1;
-        let mut plan = Plan { seed: fresh.seed, ..parent.plan.clone() };
+        let is_crossed = draws.chance("is-crossed", 0, SHARE_CROSSED) && parent.plan.world.nodes == fresh.world.nodes;
+        let mut plan = if is_crossed {
+            // The kept plan's faults meet another workload: where they strike is near to what was reached, and new.
+            let mut settings = parent.plan.settings.clone();
+            settings
+                .extend(fresh.settings.get_key_value(KEPT_SETTING).map(|(key, value)| (key.clone(), value.clone())));
+            Plan { faults: parent.plan.faults.clone(), settings, ..fresh.clone() }
+        } else {
+            Plan { seed: fresh.seed, ..parent.plan.clone() }
+        };
         for _ in 0..draws.range("changes", 0, 1, CHANGES_MAX) {
             change(&mut plan, scenario, &fresh, &draws);
         }
