@@ -12,6 +12,7 @@ mod replay;
 mod report;
 mod results;
 mod scenarios;
+mod shrink;
 mod systems;
 mod verify;
 
@@ -40,6 +41,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Run a plan again
     Replay(replay::Arguments),
+    /// Make a plan that breaks a guarantee as small as it can be
+    Shrink(shrink::Arguments),
     /// List the built-in scenarios
     Scenarios(scenarios::Arguments),
     /// List the deliberate bugs, or try whether each is caught
@@ -75,6 +78,7 @@ fn run(command: Option<Command>) -> Result<Exit, Failure> {
         Some(Command::Assay(arguments)) => assay::run(&arguments),
         Some(Command::Verify(arguments)) => verify::run(&arguments),
         Some(Command::Replay(arguments)) => replay::run(&arguments),
+        Some(Command::Shrink(arguments)) => shrink::run(&arguments),
         Some(Command::Scenarios(arguments)) => scenarios::run(&arguments),
         Some(Command::Mutants(arguments)) => mutants::run(&arguments),
         Some(Command::Bench(arguments)) => bench::run(&arguments),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mqassay_harness::plan::{Plan, SCHEMA_VERSION};
+use mqassay_harness::artifact::folder;
 use mqassay_scenarios::runner::{self, Record, RunError};
 
 use crate::exit::{Exit, Failure};
@@ -13,7 +13,7 @@ use crate::verify;
 /// Arguments of `mqassay replay`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The plan's file
+    /// The plan's file, JSON or TOML
     plan: PathBuf,
     /// One JSON line on standard output
     #[arg(long)]
@@ -23,16 +23,7 @@ pub(crate) struct Arguments {
 /// Runs the plan and exits by its verdict; a run that differs from the recorded one is unknown at best.
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let path = arguments.plan.display().to_string();
-    let text = std::fs::read_to_string(&arguments.plan)
-        .map_err(|error| Failure::Usage(format!("cannot read the plan {path}: {error}")))?;
-    let plan: Plan = serde_json::from_str(&text)
-        .map_err(|error| Failure::Usage(format!("{path} is not a plan as mqassay writes them: {error}")))?;
-    if plan.schema != SCHEMA_VERSION {
-        let found = plan.schema;
-        return Err(Failure::Usage(format!(
-            "{path} is a plan of schema {found}, this mqassay reads {SCHEMA_VERSION}; use the version that wrote it"
-        )));
-    }
+    let plan = folder::read_plan(&arguments.plan).map_err(Failure::usage)?;
     let mut run = runner::run_plan(&plan, Record::HashOnly).map_err(|error| match error {
         RunError::Settings(_) | RunError::NoSuchMutant { .. } => Failure::Usage(format!("plan {path}: {error}")),
         error => Failure::undone(error),

@@ -7,3 +7,4 @@ pub mod campaign;
 pub mod catalogue;
 pub mod mutants;
 pub mod runner;
+pub mod shrink;
