@@ -61,7 +61,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let mut progress = Progress::new("shrink", 0);
     let small = shrink::shrink_plan(&plan, &options, &mut |now| {
         let text = format!("runs: {} faults, {} operations left; {}", now.faults, now.operations, now.now);
-        progress.reach(now.runs, 0, &text);
+        progress.reach(now.runs, now.runs, &text);
     })
     .map_err(|error| match error {
         ShrinkError::NothingToShrink { .. }
