@@ -21,7 +21,7 @@ fn text_of(path: &Path) -> &str {
 
 /// The plan without the comment, which names the file.
 fn plan_of(path: &Path) -> String {
-    let text = std::fs::read_to_string(path).unwrap();
+    let text = std::fs::read_to_string(path).expect("the small plan was written");
     text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n")
 }
 

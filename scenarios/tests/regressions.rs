@@ -18,7 +18,8 @@ fn folder() -> PathBuf {
 
 /// Anomalies by name of the plan's file.
 fn expected() -> BTreeMap<String, String> {
-    toml::from_str(&std::fs::read_to_string(folder().join(EXPECTED)).unwrap()).unwrap()
+    let text = std::fs::read_to_string(folder().join(EXPECTED)).expect("the folder has its index");
+    toml::from_str(&text).expect("the index names an anomaly for each file")
 }
 
 #[test]

@@ -4,8 +4,11 @@
 use super::search::Search;
 use crate::plan::{ClientAction, FaultAction, LinkRule, Plan, PlannedOperation, Role, Trigger};
 
-/// A step: its name, and every number of the plan that it may change, with the default that it goes to.
-type Step = (&'static str, fn(&mut Plan, &mut dyn FnMut(Number<'_>)));
+/// Visits every number of a plan that a step may change, with the default that it goes to.
+type Numbers = fn(&mut Plan, &mut dyn FnMut(Number<'_>));
+
+/// A step: its name and its numbers.
+type Step = (&'static str, Numbers);
 
 /// A number of a plan and its default.
 enum Number<'a> {
@@ -104,7 +107,7 @@ fn triggers(search: &mut Search<'_>) {
 }
 
 /// All numbers of a step to their defaults.
-fn all_at_once(search: &mut Search<'_>, name: &'static str, numbers: fn(&mut Plan, &mut dyn FnMut(Number<'_>))) {
+fn all_at_once(search: &mut Search<'_>, name: &'static str, numbers: Numbers) {
     search.round(name, 1, &|plan, _| {
         let mut simpler = plan.clone();
         numbers(&mut simpler, &mut |number| number.reset());
@@ -113,7 +116,7 @@ fn all_at_once(search: &mut Search<'_>, name: &'static str, numbers: fn(&mut Pla
 }
 
 /// Each number to its default, or as near to it as halving the distance comes.
-fn one_by_one(search: &mut Search<'_>, name: &'static str, numbers: fn(&mut Plan, &mut dyn FnMut(Number<'_>))) {
+fn one_by_one(search: &mut Search<'_>, name: &'static str, numbers: Numbers) {
     let mut start = 0;
     loop {
         let mut count: usize = 0;
