@@ -7,6 +7,11 @@ pub mod mutant;
 pub mod node;
 pub mod points;
 pub mod ports;
+#[allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the real arm of the ports: system clock and randomness"
+)]
 pub mod real;
 pub mod store;
 pub mod wire;

@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
 }
 
 const DEFAULT_OUT: &str = "runs";
-const DEFAULT_BUDGET: &str = "75";
+const DEFAULT_BUDGET: &str = "55";
 
 impl Default for Arguments {
     fn default() -> Arguments {
@@ -77,9 +77,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     exits.push(mutants::exit(&score));
     input.mutants = found;
 
-    let quick = quick_plan()?;
-    measure(&quick, &results, &mut input, &mut exits)?;
-    let queues = queues_plan(arguments.budget.saturating_sub(began.elapsed()))?;
+    let quick_began = Instant::now();
+    measure(&quick_plan()?, &results, &mut input, &mut exits)?;
+    let slowdown = (quick_began.elapsed().as_secs_f64() / QUICK_SECONDS).max(1.0);
+    let queues = queues_plan(arguments.budget.saturating_sub(began.elapsed()), slowdown)?;
     measure(&queues, &results, &mut input, &mut exits)?;
 
     input.manifest = manifest_of(&arguments.out, &input.benches, began);
@@ -124,7 +125,7 @@ fn verify_for(arguments: &Arguments, began: Instant, input: &mut ReportInput) ->
 fn measure(plan: &LoadPlan, results: &Results, input: &mut ReportInput, exits: &mut Vec<Exit>) -> Result<(), Failure> {
     let result = bench::measure(plan, &plan.systems)?;
     results.write_bench(&result)?;
-    bench::print_result(&result);
+    bench::print_figures(&result);
     exits.push(bench::exit(&result));
     input.benches.push(result);
     Ok(())
@@ -141,29 +142,33 @@ fn quick_plan() -> Result<LoadPlan, Failure> {
 
 /// Records of an unthrottled block in the main job, at most.
 const QUICK_RECORDS_MAX: u64 = 1_000_000;
-/// What making the topics and the null sink add to each block of the sweep, in seconds, on a slow machine.
-const SWEEP_OVERHEAD_SECONDS: f64 = 0.3;
-/// The shortest block that still says something, in seconds.
+/// What the quick plan takes on a machine that is not busy with other things, in seconds.
+const QUICK_SECONDS: f64 = 18.0;
+/// The shortest block of the sweep that still says something, in seconds.
 const SWEEP_BLOCK_SECONDS_MIN: f64 = 0.15;
 
 /// The sweep over queues, cut to the time that is left: fewer pairs first, then fewer points, its ends always kept.
-fn queues_plan(left: Duration) -> Result<LoadPlan, Failure> {
+/// `slowdown` says how much longer than on an idle machine things take.
+fn queues_plan(left: Duration, slowdown: f64) -> Result<LoadPlan, Failure> {
     let mut plan = LoadPlan::named("queues").map_err(Failure::undone)?;
     let systems = plan.systems.len() as f64;
     if let Some(sweep) = &mut plan.sweep {
-        let seconds_for = |points: usize, pairs: u32| {
-            let blocks = points as f64 * systems * f64::from(pairs);
-            left.as_secs_f64() / blocks - SWEEP_OVERHEAD_SECONDS
+        // Beside the systems' blocks each point has one with the null sink. Making a topic, reading everything back and
+        // deleting it take a second, and nearly a millisecond for each queue.
+        let seconds_for = |queues: &[u32], pairs: u32| {
+            let blocks = systems * f64::from(pairs) + 1.0;
+            let overhead: f64 = queues.iter().map(|count| 1.0 + 0.000_8 * f64::from(*count)).sum();
+            (left.as_secs_f64() / blocks - overhead * slowdown) / queues.len() as f64
         };
         sweep.pairs = sweep.pairs.min(2);
-        if seconds_for(sweep.queues.len(), sweep.pairs) < SWEEP_BLOCK_SECONDS_MIN {
+        if seconds_for(&sweep.queues, sweep.pairs) < SWEEP_BLOCK_SECONDS_MIN {
             sweep.pairs = 1;
         }
-        if seconds_for(sweep.queues.len(), sweep.pairs) < SWEEP_BLOCK_SECONDS_MIN {
+        if seconds_for(&sweep.queues, sweep.pairs) < SWEEP_BLOCK_SECONDS_MIN {
             // 1, 16, 256 and 4,096 of 1, 4, 16, 64, 256, 1,024 and 4,096.
             sweep.queues = sweep.queues.iter().copied().step_by(2).collect();
         }
-        let seconds = seconds_for(sweep.queues.len(), sweep.pairs);
+        let seconds = seconds_for(&sweep.queues, sweep.pairs);
         sweep.block_seconds = seconds.clamp(SWEEP_BLOCK_SECONDS_MIN, sweep.block_seconds);
     }
     Ok(plan)
@@ -189,13 +194,15 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_of_the_help() {
-        assert_eq!(Arguments::default().budget, Duration::from_secs(75));
+        assert_eq!(Arguments::default().budget, Duration::from_secs(55));
     }
 
     #[test]
     fn the_sweep_fits_into_what_is_left() {
-        for (left, pairs, points) in [(0, 1, 4), (8, 1, 7), (20, 2, 7), (1_000, 2, 7)] {
-            let plan = queues_plan(Duration::from_secs(left)).unwrap();
+        let cases =
+            [(0, 1.0, 1, 4), (30, 1.0, 1, 4), (40, 1.0, 1, 7), (40, 2.0, 1, 4), (70, 1.0, 2, 7), (1_000, 1.5, 2, 7)];
+        for (left, slowdown, pairs, points) in cases {
+            let plan = queues_plan(Duration::from_secs(left), slowdown).unwrap();
             let sweep = plan.sweep.as_ref().unwrap();
             assert_eq!((sweep.pairs, sweep.queues.len()), (pairs, points), "{left} seconds left");
             assert_eq!((sweep.queues[0], sweep.queues[points - 1]), (1, 4_096));

@@ -86,17 +86,9 @@ fn failure(error: BenchError) -> Failure {
     }
 }
 
-/// Figures and ratios for people.
-pub(crate) fn print_result(result: &BenchResult) {
-    tell(&format!("{}: {}", result.plan, result.title));
-    for row in &result.rows {
-        let (metric, system, unit) = (&row.metric, &row.system, &row.unit);
-        tell(&format!("  {metric:28} {system:22} {:>14.1} {unit} ({:.1} to {:.1})", row.value, row.low, row.high));
-    }
-    for ratio in &result.ratios {
-        let of = ratio.ratio_of.join(" / ");
-        tell(&format!("  {:28} {of:22} {:>14.3} ({:.3} to {:.3})", ratio.metric, ratio.ratio, ratio.low, ratio.high));
-    }
+/// Figures, ratios, sweeps and remarks for people.
+fn print_result(result: &BenchResult) {
+    print_figures(result);
     for sweep in &result.sweeps {
         for point in &sweep.points {
             let (metric, at) = (&sweep.metric, format!("{} at {} {}", sweep.system, point.x, sweep.variable));
@@ -106,11 +98,24 @@ pub(crate) fn print_result(result: &BenchResult) {
             ));
         }
     }
-    for verdict in &result.verdicts {
-        tell(&format!("  verdict of {}: {}, {} messages", verdict.system, verdict.verdict, verdict.verified_messages));
-    }
     for remark in &result.remarks {
         tell(&format!("  note: {remark}"));
+    }
+}
+
+/// Figures, ratios and verdicts for people; the report has the rest.
+pub(crate) fn print_figures(result: &BenchResult) {
+    tell(&format!("{}: {}", result.plan, result.title));
+    for row in &result.rows {
+        let (metric, system, unit) = (&row.metric, &row.system, &row.unit);
+        tell(&format!("  {metric:28} {system:22} {:>14.1} {unit} ({:.1} to {:.1})", row.value, row.low, row.high));
+    }
+    for ratio in &result.ratios {
+        let of = ratio.ratio_of.join(" / ");
+        tell(&format!("  {:28} {of:22} {:>14.3} ({:.3} to {:.3})", ratio.metric, ratio.ratio, ratio.low, ratio.high));
+    }
+    for verdict in &result.verdicts {
+        tell(&format!("  verdict of {}: {}, {} messages", verdict.system, verdict.verdict, verdict.verified_messages));
     }
 }
 

@@ -19,6 +19,7 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
 
 use exit::{Exit, Failure};
 
@@ -62,14 +63,19 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return exit::of_clap(&error),
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("MQASSAY_LOG").unwrap_or_else(|_| "warn".into()))
-        .with_writer(std::io::stderr)
-        .init();
+    start_log(&arguments);
     match run(arguments.command) {
         Ok(exit) => exit.into(),
         Err(failure) => failure.report(),
     }
+}
+
+/// Logs to standard error, as `MQASSAY_LOG` says. Simulated nodes fail because they are made to, so that only a real broker
+/// warns unasked.
+fn start_log(arguments: &Arguments) {
+    let level = if matches!(arguments.command, Some(Command::Broker(_))) { "warn" } else { "off" };
+    let filter = EnvFilter::try_from_env("MQASSAY_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
 fn run(command: Option<Command>) -> Result<Exit, Failure> {

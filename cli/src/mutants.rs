@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use mqassay_harness::artifact::{MutantLine, MutantSummary};
+use mqassay_harness::check::{Evidence, Finding};
 use mqassay_reports::CaughtMutant;
 use mqassay_scenarios::campaign;
 use mqassay_scenarios::mutants::{self, ScoreOptions};
@@ -142,7 +143,7 @@ pub(crate) fn perform(options: &ScoreOptions, json: bool) -> Result<(Vec<Attempt
             progress.say(&told(line));
         }
         progress.step(&line.mutant);
-        found.push((line.clone(), run.map(story)));
+        found.push((line.clone(), run.map(|run| story(line, run))));
     })
     .map_err(Failure::undone)?;
     match failure {
@@ -175,14 +176,21 @@ fn shrunk_table(found: &[Attempt]) -> Vec<String> {
     head.into_iter().chain(rows).collect()
 }
 
-/// What a reader of the report is told of a run that caught a mutant.
-fn story(run: &Run) -> CaughtMutant {
-    let violations = || run.verdict.findings.iter().filter(|finding| finding.allowed.is_none());
-    let row = run.line.mutant.as_deref().and_then(mutants::find);
-    let mut explanation: Vec<String> = row.map(|row| format!("This broker {}.", row.title)).into_iter().collect();
-    explanation.extend(violations().take(1).map(|finding| finding.explanation.clone()));
+/// What a reader of the report is told of a run that caught a mutant: the finding by which it was caught.
+fn story(line: &MutantLine, run: &Run) -> CaughtMutant {
+    let is_catch = |finding: &&Finding| {
+        finding.allowed.is_none() && line.anomaly.as_deref().is_none_or(|anomaly| finding.anomaly.name() == anomaly)
+    };
+    let finding = run.verdict.findings.iter().find(is_catch);
+    let told = |evidence: &Evidence| match evidence.operation {
+        Some(operation) => format!("operation {operation}: {}", evidence.text),
+        None => evidence.text.clone(),
+    };
+    let mut explanation: Vec<String> =
+        mutants::find(&line.mutant).map(|row| format!("This broker {}.", row.title)).into_iter().collect();
+    explanation.extend(finding.map(|finding| finding.explanation.clone()));
     CaughtMutant {
-        evidence: violations().flat_map(|finding| &finding.evidence).map(|evidence| evidence.text.clone()).collect(),
+        evidence: finding.map_or_else(Vec::new, |finding| finding.evidence.iter().map(told).collect()),
         explanation: explanation.join(" "),
         plan: run.line.plan.clone(),
         replay: campaign::replay_line(&run.line),

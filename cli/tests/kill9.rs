@@ -1,6 +1,8 @@
 //! A real broker process under load with `flush=ack` is killed twenty times and restarted: nothing acknowledged is lost,
 //! altered, or there twice with idempotence, and order holds. The same workload, driver and judge as in the simulation.
 
+#![allow(clippy::unwrap_used, reason = "a fact that does not hold ends its test")]
+
 use std::ffi::OsString;
 use std::path::Path;
 use std::rc::Rc;

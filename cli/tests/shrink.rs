@@ -1,4 +1,5 @@
-//! Plans that break a guarantee become small, stay broken in the same way, and replay from the file they are written to.
+//! Plans that break a guarantee become small, stay broken in the same way, and replay from the file they are written
+//! to.
 
 use std::path::Path;
 use std::process::Command;

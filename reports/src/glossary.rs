@@ -1,9 +1,17 @@
 //! The names that verdicts and measurements use, explained to a reader of the page.
 //! A name that is not listed is shown as it is, so a new anomaly or metric needs no change here to appear.
 
-/// What an anomaly is, and when settings and faults permit it; `None` for a name that is not known.
-pub(crate) fn anomaly(name: &str) -> Option<(&'static str, &'static str)> {
-    ANOMALIES.iter().find(|(known, _, _)| *known == name).map(|(_, meaning, legal)| (*meaning, *legal))
+use mqassay_harness::guarantee::Matrix;
+
+/// What an anomaly is; `None` for a name that is not known.
+pub(crate) fn anomaly(name: &str) -> Option<&'static str> {
+    ANOMALIES.iter().find(|(known, _)| *known == name).map(|(_, meaning)| *meaning)
+}
+
+/// Every reason for which the guarantee matrix permits the anomaly under some settings and faults.
+pub(crate) fn permissions(name: &str) -> Vec<String> {
+    let rows = Matrix::standard().rows.iter();
+    rows.filter(|row| row.allows.iter().any(|anomaly| anomaly.name() == name)).map(|row| row.reason.clone()).collect()
 }
 
 /// A metric's name as a chart's row shows it.
@@ -14,64 +22,26 @@ pub(crate) fn metric(name: &str) -> String {
     }
 }
 
-const ANOMALIES: &[(&str, &str, &str)] = &[
+const ANOMALIES: &[(&str, &str)] = &[
     (
         "lost-write",
         "A value whose send took effect lies at or below the highest position that anyone read, and nobody ever read it.",
-        "Permitted where the setting gives no promise against the fault: acks=0; no flush before the acknowledgement \
-         and a power loss of every copy.",
     ),
-    (
-        "unseen",
-        "An acknowledged value that no final read finds, though the final reads reach the end.",
-        "Permitted where lost-write is.",
-    ),
-    (
-        "duplicate",
-        "One value stands at two offsets or more.",
-        "Permitted where the producer is not idempotent and retried.",
-    ),
-    (
-        "inconsistent-offsets",
-        "One offset of a queue was seen with two different values.",
-        "Permitted only after a loss that is itself permitted, followed by new sends.",
-    ),
-    (
-        "nonmonotonic-send",
-        "Two sends of one producer to one queue lie in reverse order.",
-        "Permitted where the producer is not idempotent, has more than one request in flight, and retried.",
-    ),
-    (
-        "nonmonotonic-poll",
-        "Successive polls of one consumer on one queue go back.",
-        "Permitted only across a seek or a rebalance.",
-    ),
-    (
-        "poll-skip",
-        "Successive polls of one consumer jump over a value that is known to exist.",
-        "Permitted only across a seek or a rebalance.",
-    ),
-    ("corrupt-payload", "Key, value, headers or timestamp differ from what was sent.", "Never permitted."),
-    ("premature-deletion", "A value below the log start that no retention or deletion justifies.", "Never permitted."),
-    ("ghost", "A value was consumed and is later nowhere.", "Permitted where lost-write is."),
-    ("resurrected", "A deleted or truncated value returned.", "Never permitted."),
-    ("self-crash", "A node ended by itself, other than as declared for a disk that fails.", "Never permitted."),
-    (
-        "unavailable-by-corruption",
-        "A queue does not answer after corruption was found.",
-        "Permitted where the only copy rotted: refusing is right, serving or hiding the damage is not.",
-    ),
-    ("no-progress", "After the faults stopped, an operation did not end within the bound.", "Never permitted."),
-    (
-        "permitted-loss-exceeded",
-        "A loss that the setting permits goes beyond the bound that the setting implies.",
-        "Never permitted.",
-    ),
-    (
-        "regression",
-        "An end, stable offset, log start or epoch went back.",
-        "Permitted for the end alone, after an unclean election.",
-    ),
+    ("unseen", "An acknowledged value that no final read finds, though the final reads reach the end."),
+    ("ghost", "A value was consumed and is later nowhere."),
+    ("duplicate", "One value stands at two offsets or more."),
+    ("inconsistent-offsets", "One offset of a queue was seen with two different values."),
+    ("nonmonotonic-send", "Two sends of one producer to one queue lie in reverse order."),
+    ("nonmonotonic-poll", "Successive polls of one consumer on one queue go back."),
+    ("poll-skip", "Successive polls of one consumer jump over a value that is known to exist."),
+    ("corrupt-payload", "Key, value, headers or timestamp differ from what was sent."),
+    ("phantom-write", "A value was read that was surely never written."),
+    ("wrong-offset-lookup", "The answer to a timestamp is not the earliest record at or past it."),
+    ("regression", "An end or a log start, as the broker reports it, went back."),
+    ("resurrected", "A deleted or truncated value returned."),
+    ("premature-deletion", "A value below the log start that no retention or deletion justifies."),
+    ("self-crash", "A node ended by itself."),
+    ("no-progress", "After the faults stopped, something did not end within the bound."),
 ];
 
 const METRIC_TITLES: &[(&str, &str)] = &[
@@ -92,9 +62,18 @@ const METRIC_TITLES: &[(&str, &str)] = &[
 
 #[cfg(test)]
 mod tests {
+    use mqassay_harness::guarantee::Anomaly;
     use mqassay_harness::measure::result::METRICS;
 
     use super::*;
+
+    #[test]
+    fn every_anomaly_of_the_judge_has_a_meaning() {
+        for known in Anomaly::ALL {
+            assert!(anomaly(known.name()).is_some(), "{known} has no meaning");
+        }
+        assert!(!permissions("duplicate").is_empty() && permissions("corrupt-payload").is_empty());
+    }
 
     #[test]
     fn every_stable_metric_has_a_title() {

@@ -40,8 +40,8 @@ pub(crate) struct Allowed {
     name: String,
     count: String,
     scenarios: String,
-    meaning: String,
-    legal: String,
+    meaning: &'static str,
+    reasons: Vec<String>,
 }
 
 /// A countable event.
@@ -68,7 +68,7 @@ pub(crate) struct MutantRow {
 pub(crate) struct MutantStory {
     name: String,
     anomaly: String,
-    meaning: Option<String>,
+    meaning: Option<&'static str>,
     seeds: String,
     explanation: String,
     evidence: Vec<String>,
@@ -125,7 +125,7 @@ fn scenario_row(name: String, sum: &Sum) -> ScenarioRow {
         worst,
         operations: number::count(sum.operations),
         faults: number::count(sum.faults),
-        simulated: format!("{} s", number::significant(sum.simulated_seconds.round())),
+        simulated: format!("{} s", number::count(sum.simulated_seconds.round() as u64)),
         allowed: named_counts(&sum.allowed),
     }
 }
@@ -174,13 +174,12 @@ pub(crate) fn allowed(runs: &[RunLine]) -> Vec<Allowed> {
     }
     let explain = |(name, (count, mut scenarios)): (&str, (u64, Vec<&str>))| {
         scenarios.sort_unstable();
-        let (meaning, legal) = glossary::anomaly(name).unwrap_or(("", "Permitted by the guarantee matrix."));
         Allowed {
             name: name.to_owned(),
             count: number::count(count),
             scenarios: scenarios.join(", "),
-            meaning: meaning.to_owned(),
-            legal: legal.to_owned(),
+            meaning: glossary::anomaly(name).unwrap_or_default(),
+            reasons: glossary::permissions(name),
         }
     };
     found.into_iter().map(explain).collect()
@@ -217,7 +216,7 @@ pub(crate) fn stories(mutants: &[(MutantLine, Option<CaughtMutant>)]) -> Vec<Mut
         let anomaly = line.anomaly.clone().unwrap_or_else(|| "an anomaly".to_owned());
         stories.push(MutantStory {
             name: line.mutant.clone(),
-            meaning: glossary::anomaly(&anomaly).map(|(meaning, _)| meaning.to_owned()),
+            meaning: glossary::anomaly(&anomaly),
             anomaly,
             seeds: number::counted(line.seeds_tried, "seed", "seeds"),
             explanation: caught.explanation.clone(),

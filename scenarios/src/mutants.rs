@@ -128,8 +128,8 @@ pub enum ScoreError {
     Shrink(#[from] ShrinkError),
 }
 
-/// Tries every mutant, then the clean broker on as many seeds as the slowest mutant needed. `on_line` hears of each mutant
-/// with the run that caught it.
+/// Tries every mutant, then the clean broker on as many seeds as the slowest mutant needed. `on_line` hears of each
+/// mutant with the run that caught it.
 pub fn run(
     options: &ScoreOptions,
     on_line: &mut dyn FnMut(&MutantLine, Option<&Run>),

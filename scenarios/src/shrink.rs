@@ -1,5 +1,6 @@
 //! Shrinks a plan over the simulated world: from a run that breaks a guarantee to a plan of a few lines that breaks the
-//! same one. The algorithm is `mqassay_harness::shrink`; here are the runs behind it, the time, and the file it ends in.
+//! same one. The algorithm is `mqassay_harness::shrink`; here are the runs behind it, the time, and the file it ends
+//! in.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,6 +1,8 @@
 //! A tiny client made of the codec and a blocking socket, and a broker of the same process to talk to.
 //! Not here: retries, metadata, batching; the tests say every request themselves.
 
+#![allow(clippy::disallowed_methods, reason = "the broker runs beside the test, on a thread of its own")]
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;

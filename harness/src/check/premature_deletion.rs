@@ -61,7 +61,9 @@ fn check_start(case: &Case<'_>, queue: Queue, order: &QueueOrder, from: u64, sta
     for strand in order.strands_at(from..start.offset) {
         for offset in strand.first_offset.max(from)..strand.end().min(start.offset) {
             let located = Located { value: strand.value_at(offset), offset };
-            if !is_justified(case, queue, order, located, start.completed_us) {
+            if !is_justified(case, queue, order, located, start.completed_us)
+                && !may_be_lost(case, queue, order, located)
+            {
                 count += 1;
                 first = first.or(Some(located));
             }
@@ -86,4 +88,10 @@ fn check_start(case: &Case<'_>, queue: Queue, order: &QueueOrder, from: u64, sta
         ),
         evidence,
     })
+}
+
+/// Whether the record may have been lost, lawfully, before the log start moved over its offset.
+fn may_be_lost(case: &Case<'_>, queue: Queue, order: &QueueOrder, record: Located) -> bool {
+    let send = order.send_of(record.value);
+    send.is_some_and(|send| case.loss_allowance(Anomaly::Ghost, queue, order, send).is_some())
 }

@@ -193,7 +193,8 @@ fn occurrence(
     text: &str,
     (sender, record): (u32, String),
 ) -> Occurrence {
-    let facts = case.consequence_facts(queue, order, 0, lookup.completed_us);
+    // Also a loss after the lookup counts: new records may have taken the offset that was answered.
+    let facts = case.consequence_facts(queue, order, 0, u64::MAX);
     Occurrence {
         anomaly: Anomaly::WrongOffsetLookup,
         count: 1,

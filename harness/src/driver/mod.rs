@@ -11,6 +11,7 @@ pub mod consumer;
 pub mod errors;
 mod pending;
 pub mod producer;
+#[allow(clippy::disallowed_methods, reason = "the real arm of the ports: the system clock")]
 pub mod real;
 pub mod records;
 #[cfg(test)]

@@ -61,7 +61,9 @@ mod tests {
 
     #[test]
     fn a_plan_survives_the_way_through_toml() {
-        let text = "name = \"s\"\ntitle = \"t\"\n[workload]\nseeks = 5\nlist_offsets = 5\ndelete_records = 2\n[settings]\nflush = [\"os\"]\n[faults]\nkill = 2\nlink-cut = 2\none-request = 1\nlink-hold = 1\nsync-error = 1\nat-point = 0.5\npoints = [\"a\"]\n";
+        let text = "name = \"s\"\ntitle = \"t\"\n[workload]\nseeks = 5\nlist_offsets = 5\ndelete_records = 2\n\
+            [settings]\nflush = [\"os\"]\n[faults]\nkill = 2\n\
+            link-cut = 2\none-request = 1\nlink-hold = 1\nsync-error = 1\nat-point = 0.5\npoints = [\"a\"]\n";
         let scenario = Scenario::parse("s.toml", text).unwrap();
         for seed in 1..20 {
             let plan = sample(&scenario, seed, (seed % 2 == 0).then_some("S1"));

@@ -1,7 +1,7 @@
-//! Shrinking: delta debugging over plans. From a plan that shows an anomaly to a small one that shows the same anomaly by
-//! the same kind of evidence. Start at `shrink`; `search` runs candidates side by side, `pieces` says what can be left
-//! out, `values` what can be made simpler. Pure but for the oracle that it is given, so that any world can be behind it.
-//! Not here: running plans, and what to do with the result.
+//! Shrinking: delta debugging over plans. From a plan that shows an anomaly to a small one that shows the same anomaly
+//! by the same kind of evidence. Start at `shrink`; `search` runs candidates side by side, `pieces` says what can be
+//! left out, `values` what can be made simpler. Pure but for the oracle that it is given, so that any world can be
+//! behind it. Not here: running plans, and what to do with the result.
 
 mod pieces;
 mod search;
@@ -51,7 +51,8 @@ impl EvidenceKind {
     }
 }
 
-/// Runs a plan: the kinds of the violations that it shows, or nothing where it cannot be run. Called from several threads.
+/// Runs a plan: the kinds of the violations that it shows, or nothing where it cannot be run. Called from several
+/// threads.
 pub type Oracle<'a> = dyn Fn(&Plan) -> Option<BTreeSet<EvidenceKind>> + Sync + 'a;
 
 /// How to shrink.

@@ -1,5 +1,5 @@
-//! What can be left out of a plan: faults, clients, operations, in chunks that halve; then nodes, topics and queues that
-//! nothing needs. Client slots stay where they are; only empty ones at the end go.
+//! What can be left out of a plan: faults, clients, operations, in chunks that halve; then nodes, topics and queues
+//! that nothing needs. Client slots stay where they are; only empty ones at the end go.
 
 use std::ops::Range;
 

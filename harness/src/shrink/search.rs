@@ -1,5 +1,6 @@
-//! The search's state: the best plan so far, what is known of the plans tried, and rounds of candidates run side by side.
-//! A round's winner is the first success in the candidates' order, so the number of threads changes nothing but the time.
+//! The search's state: the best plan so far, what is known of the plans tried, and rounds of candidates run side by
+//! side. A round's winner is the first success in the candidates' order, so the number of threads changes nothing but
+//! the time.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -66,8 +67,8 @@ impl<'a> Search<'a> {
         Shrunk { plan: self.plan, runs: self.runs, is_minimal: !self.is_stopped }
     }
 
-    /// Tries `count` candidates, made from the best plan by number; the first that shows what is wanted becomes the best
-    /// plan, and its number is the answer. `now` says what is being tried.
+    /// Tries `count` candidates, made from the best plan by number; the first that shows what is wanted becomes the
+    /// best plan, and its number is the answer. `now` says what is being tried.
     pub(super) fn round(
         &mut self,
         now: &'static str,
@@ -112,7 +113,8 @@ impl Worker<'_> {
     /// Takes candidates in order until one has won that lies before all that are left.
     fn work(&self, round: &Mutex<Round>) {
         loop {
-            // Numbers are given out and looked up under one lock: of two equal candidates the first is the one that runs.
+            // Numbers are given out and looked up under one lock: of two equal candidates the first is the one that
+            // runs.
             let mut state = lock(round);
             let number = state.next;
             if number >= self.count || state.is_stopped || state.winner.as_ref().is_some_and(|(won, _)| *won < number) {

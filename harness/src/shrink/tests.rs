@@ -1,4 +1,5 @@
-//! The algorithm against oracles that know the smallest plan: a plan fails where it holds a core of faults and operations.
+//! The algorithm against oracles that know the smallest plan: a plan fails where it holds a core of faults and
+//! operations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -119,7 +120,8 @@ proptest! {
         prop_assert_eq!(fault_ids(&shrunk.plan), faults);
         prop_assert_eq!(operation_ids(&shrunk.plan), operations);
         // Every other value went to its default.
-        prop_assert_eq!((shrunk.plan.world.nodes, shrunk.plan.world.jitter_ms, shrunk.plan.world.latency_ms), (1, 0, 0));
+        let world = &shrunk.plan.world;
+        prop_assert_eq!((world.nodes, world.jitter_ms, world.latency_ms), (1, 0, 0));
         prop_assert!(shrunk.plan.settings.is_empty() && shrunk.plan.recorded_trace.is_none());
         prop_assert_eq!((shrunk.plan.topics.len(), shrunk.plan.topics[0].queues), (1, 1));
     }
