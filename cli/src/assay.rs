@@ -68,6 +68,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
             budget: Some(arguments.budget.mul_f64(MUTANTS_SHARE)),
             jobs: jobs(None),
             runs_dir: arguments.out.clone(),
+            shrink: None,
+            crowded: false,
         },
         false,
     )?;

@@ -52,6 +52,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
 fn failure(error: RunError) -> Failure {
     match error {
         RunError::Settings(_) | RunError::NoSuchMutant { .. } => Failure::usage(error),
-        RunError::World { .. } | RunError::Workload(_) | RunError::Artifact(_) => Failure::undone(error),
+        RunError::World { .. } | RunError::Workload(_) | RunError::Artifact(_) | RunError::Proof(_) => {
+            Failure::undone(error)
+        }
     }
 }

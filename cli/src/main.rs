@@ -17,6 +17,7 @@ mod report;
 mod rerun;
 mod results;
 mod scenarios;
+mod shrink;
 mod systems;
 mod verify;
 
@@ -52,6 +53,8 @@ enum Command {
     Explain(explain::Arguments),
     #[command(hide = true, name = mqassay_scenarios::campaign::proof::SUBCOMMAND)]
     Rerun(rerun::Arguments),
+    /// Make a plan that breaks a guarantee as small as it can be
+    Shrink(shrink::Arguments),
     /// List the built-in scenarios
     Scenarios(scenarios::Arguments),
     /// List the deliberate bugs, or try whether each is caught
@@ -95,6 +98,7 @@ fn run(command: Option<Command>) -> Result<Exit, Failure> {
         Some(Command::Replay(arguments)) => replay::run(&arguments),
         Some(Command::Explain(arguments)) => explain::run(&arguments),
         Some(Command::Rerun(arguments)) => rerun::run(&arguments),
+        Some(Command::Shrink(arguments)) => shrink::run(&arguments),
         Some(Command::Scenarios(arguments)) => scenarios::run(&arguments),
         Some(Command::Mutants(arguments)) => mutants::run(&arguments),
         Some(Command::Bench(arguments)) => bench::run(&arguments),

@@ -48,6 +48,12 @@ struct Score {
     /// Where artifacts of catching runs and results go
     #[arg(long, value_name = "DIR", default_value = "runs")]
     runs_dir: PathBuf,
+    /// Shrink the plan that catches a mutant, for at most so many seconds each
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, num_args = 0..=1, default_missing_value = "60")]
+    shrink: Option<Duration>,
+    /// Add faults that no mutant needs to every plan, so that there is something to shrink
+    #[arg(long)]
+    crowded: bool,
 }
 
 #[derive(Serialize)]
@@ -101,6 +107,8 @@ fn run_score(score: &Score, json: bool) -> Result<Exit, Failure> {
         budget: score.budget,
         jobs: jobs(score.jobs),
         runs_dir: score.runs_dir.clone(),
+        shrink: score.shrink,
+        crowded: score.crowded,
     };
     let results = Results::create(&score.runs_dir)?;
     let (found, summary) = perform(&options, json)?;
@@ -108,6 +116,7 @@ fn run_score(score: &Score, json: bool) -> Result<Exit, Failure> {
     if json {
         tell(&json_line(&summary)?);
     } else {
+        shrunk_table(&found).iter().for_each(|line| tell(line));
         tell(&format!(
             "{} of {} mutants caught, {} false alarms",
             summary.caught, summary.mutants, summary.false_alarms
@@ -148,6 +157,23 @@ fn told(line: &MutantLine) -> String {
         Some(anomaly) => format!("{}: caught as {anomaly} at seed {}", line.mutant, line.seeds_tried),
         None => format!("{}: NOT caught in {} seeds", line.mutant, line.seeds_tried),
     }
+}
+
+/// What shrinking made of the catching plans, before and after; nothing where none was shrunk.
+fn shrunk_table(found: &[Attempt]) -> Vec<String> {
+    let row = |mutant: &str, anomaly: &str, faults: &str, operations: &str, seconds: &str| {
+        format!("{mutant:24} {anomaly:20} {faults:>10} {operations:>12} {seconds:>8}")
+    };
+    let shrunk = found.iter().filter_map(|(line, _)| {
+        let small = line.shrunk.as_ref()?;
+        let faults = format!("{} → {}", small.faults_before, small.faults);
+        let operations = format!("{} → {}", small.operations_before, small.operations);
+        let anomaly = line.anomaly.as_deref().unwrap_or_default();
+        Some(row(&line.mutant, anomaly, &faults, &operations, &format!("{:.1}", small.seconds)))
+    });
+    let rows: Vec<String> = shrunk.collect();
+    let head = (!rows.is_empty()).then(|| row("mutant", "anomaly", "faults", "operations", "seconds"));
+    head.into_iter().chain(rows).collect()
 }
 
 /// What a reader of the report is told of a run that caught a mutant: the finding by which it was caught.

@@ -14,7 +14,7 @@ use crate::verify;
 /// Arguments of `mqassay replay`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The plan's file
+    /// The plan's file, JSON or TOML
     plan: PathBuf,
     /// One JSON line on standard output
     #[arg(long)]

@@ -194,6 +194,7 @@ mod tests {
             anomaly: None,
             seeds_tried: 3,
             wall_seconds: 0.5,
+            shrunk: None,
         };
         let story = CaughtMutant { plan: "p".to_owned(), ..CaughtMutant::default() };
         let mutants = vec![(mutant("S6", true), Some(story)), (mutant("S1", false), None)];

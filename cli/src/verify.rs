@@ -213,7 +213,7 @@ fn mutant(name: &str) -> Result<Mutant, Failure> {
     })
 }
 
-/// A run that is not valid, with the line that replays it.
+/// A run that is not valid, with the lines that replay and shrink it.
 pub(crate) fn told(line: &RunLine) -> String {
     let verdict = match line.verdict {
         VerdictKind::Valid => "valid",
@@ -222,7 +222,13 @@ pub(crate) fn told(line: &RunLine) -> String {
     };
     let anomalies: Vec<String> = line.anomalies.iter().map(|(name, count)| format!("{name} {count}")).collect();
     let found = if anomalies.is_empty() { String::new() } else { format!(" ({})", anomalies.join(", ")) };
-    format!("{verdict}{found}: {} seed {}; replay: {}", line.scenario, line.seed, campaign::replay_line(line))
+    let shrink = match line.verdict {
+        VerdictKind::Invalid if !line.plan.is_empty() => {
+            format!("; shrink: mqassay shrink {} -o small.toml", line.plan)
+        }
+        VerdictKind::Valid | VerdictKind::Unknown | VerdictKind::Invalid => String::new(),
+    };
+    format!("{verdict}{found}: {} seed {}; replay: {}{shrink}", line.scenario, line.seed, campaign::replay_line(line))
 }
 
 /// The sum of a campaign for people.

@@ -10,6 +10,7 @@ pub mod history;
 pub mod measure;
 pub mod plan;
 pub mod process;
+pub mod shrink;
 pub mod sim;
 pub mod story;
 #[allow(

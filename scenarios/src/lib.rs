@@ -9,3 +9,4 @@ pub mod coverage;
 pub mod explain;
 pub mod mutants;
 pub mod runner;
+pub mod shrink;

@@ -6,11 +6,14 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use mqassay_broker::mutant::Mutant;
-use mqassay_harness::artifact::{MutantLine, MutantSummary, VerdictKind};
+use mqassay_harness::artifact::folder;
+use mqassay_harness::artifact::{MutantLine, MutantSummary, ShrunkLine, VerdictKind};
+use mqassay_harness::plan::scenario::{Scenario, Span};
 
 use crate::campaign::{self, CampaignError, Course, Keep, Options};
 use crate::catalogue::{self, CatalogueError};
-use crate::runner::Run;
+use crate::runner::{Run, RunError};
+use crate::shrink::{self, ShrinkError};
 
 /// A row of the table.
 #[derive(Debug, Clone, Copy)]
@@ -103,7 +106,14 @@ pub struct ScoreOptions {
     pub jobs: usize,
     /// Where the artifacts of catching runs go.
     pub runs_dir: PathBuf,
+    /// Real time in which the plan that catches a mutant is shrunk; none leaves it as it is.
+    pub shrink: Option<Duration>,
+    /// Whether faults that no mutant needs are added, so that every plan has `CROWD` of them at least.
+    pub crowded: bool,
 }
+
+/// Faults of a crowded plan at least.
+pub const CROWD: i64 = 8;
 
 /// Why there is no score.
 #[derive(Debug, thiserror::Error)]
@@ -114,10 +124,13 @@ pub enum ScoreError {
     /// A scenario of the table is missing.
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),
+    /// A catching plan cannot be shrunk.
+    #[error(transparent)]
+    Shrink(#[from] ShrinkError),
 }
 
-/// Tries every mutant, then the clean broker on as many seeds as the slowest mutant needed. `on_line` hears of each mutant
-/// with the run that caught it.
+/// Tries every mutant, then the clean broker on as many seeds as the slowest mutant needed. `on_line` hears of each
+/// mutant with the run that caught it.
 pub fn run(
     options: &ScoreOptions,
     on_line: &mut dyn FnMut(&MutantLine, Option<&Run>),
@@ -156,6 +169,7 @@ pub fn attempt(
         anomaly: None,
         seeds_tried: 0,
         wall_seconds: 0.0,
+        shrunk: None,
     };
     let mut catching = None;
     let campaign = campaign_options(row.scenarios, options, Some(row.mutant), *options.seeds.end())?;
@@ -170,7 +184,27 @@ pub fn attempt(
         !line.caught && !out_of_time()
     })?;
     line.wall_seconds = began.elapsed().as_secs_f64();
+    if let (Some(budget), Some(run)) = (options.shrink, &catching) {
+        line.shrunk = Some(shrunk(run, &line, budget, options)?);
+    }
     Ok((line, catching))
+}
+
+/// Shrinks the plan that caught a mutant, into a file beside its artifacts.
+fn shrunk(run: &Run, line: &MutantLine, budget: Duration, options: &ScoreOptions) -> Result<ShrunkLine, ScoreError> {
+    let path = PathBuf::from(&run.line.plan);
+    let plan = folder::read_plan(&path).map_err(RunError::from).map_err(ShrinkError::from)?;
+    let how = shrink::Options { anomaly: line.anomaly.clone(), budget: Some(budget), jobs: options.jobs };
+    let small = shrink::shrink_plan(&plan, &how, &mut |_| {})?;
+    Ok(small.write(&path.with_file_name("shrunk.toml"))?)
+}
+
+/// The scenario with more faults, all of classes that harm nobody: links, slow disks, clean restarts.
+fn crowded(mut scenario: Scenario) -> Scenario {
+    let faults = &mut scenario.faults;
+    let extra = Span::Between([CROWD / 4, CROWD / 2]);
+    (faults.link_hold, faults.link_delay, faults.disk_slow, faults.restart) = (extra, extra, extra, extra);
+    scenario
 }
 
 fn campaign_options(
@@ -180,7 +214,10 @@ fn campaign_options(
     last: u64,
 ) -> Result<Options, CatalogueError> {
     Ok(Options {
-        scenarios: scenarios.iter().map(|name| catalogue::find(name)).collect::<Result<_, _>>()?,
+        scenarios: scenarios
+            .iter()
+            .map(|name| catalogue::find(name).map(|found| if options.crowded { crowded(found) } else { found }))
+            .collect::<Result<_, _>>()?,
         seeds: *options.seeds.start()..=last,
         each: true,
         mutant,

@@ -91,8 +91,28 @@ pub struct MutantLine {
     pub anomaly: Option<String>,
     /// Seeds tried, the catching one included.
     pub seeds_tried: u64,
-    /// Real seconds.
+    /// Real seconds until it was caught.
     pub wall_seconds: f64,
+    /// What became of the catching plan, where it was shrunk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shrunk: Option<ShrunkLine>,
+}
+
+/// A plan that was shrunk, and from what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShrunkLine {
+    /// Faults that are left.
+    pub faults: u64,
+    /// Client operations that are left.
+    pub operations: u64,
+    /// Real seconds that it took.
+    pub seconds: f64,
+    /// Path of the small plan (TOML).
+    pub plan: String,
+    /// Faults of the plan that it came from.
+    pub faults_before: u64,
+    /// Client operations of the plan that it came from.
+    pub operations_before: u64,
 }
 
 /// The last line of `mutants run --json`.

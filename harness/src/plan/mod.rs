@@ -3,6 +3,7 @@
 //! replaying and shrinking edit plans, never seeds.
 
 pub mod draws;
+pub mod readable;
 pub mod sample;
 pub mod scenario;
 
