@@ -58,7 +58,8 @@ pub const TABLE: &[Row] = &[
         title: "does not verify checksums of what it reads back",
         scenarios: &["rot"],
         anomalies: &["corrupt-payload"],
-        needs: &["bit-flip"],
+        // A torn tail is found by its checksums too.
+        needs: &["bit-flip", "power-loss"],
     },
     Row {
         mutant: Mutant::ProducerExpiresEarly,

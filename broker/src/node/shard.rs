@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::connection::Outgoing;
-use crate::core::log::Halt;
+use crate::core::log::{DiskEffect, Halt};
 use crate::core::machine::{Core, Effects, Event};
 use crate::core::types::Now;
 use crate::points;
@@ -96,14 +96,16 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
             effects.points.drain(..).for_each(|name| self.observer.point(name));
             effects.events.drain(..).for_each(|(name, count)| self.observer.event(name, count));
             for effect in effects.disk.drain(..) {
+                // A clean end waits for syncs and reads, not for index files: recovery scans a segment without one.
+                let is_awaited = !matches!(effect, DiskEffect::Seal { .. });
                 let completion = self.store.start(effect);
-                self.started += 1;
+                self.started += usize::from(is_awaited);
                 let shard = self.itself.clone();
                 tokio::task::spawn_local(async move {
                     let event = completion.await;
                     let Some(shard) = shard.upgrade() else { return };
                     let mut shard = shard.borrow_mut();
-                    shard.started -= 1;
+                    shard.started -= usize::from(is_awaited);
                     shard.take_turn([Event::Disk(event)]);
                 });
             }
