@@ -72,6 +72,9 @@ fn what_a_story_lacks_is_said_and_no_cause_is_made_up() {
     let blind = page(&story);
     assert!(blind.contains("the recorded states do not show how that led to it"));
     assert!(blind.contains("This was not tried"));
+    let exit = Mark::NodeExit { at_us: 2_500_000, node: 0, reason: "the disk is gone".to_owned(), declared: true };
+    story.history.marks.push(exit);
+    assert!(page(&story).contains("Node 0 had ended by itself at 2.500 s, saying: the disk is gone."));
     story.history.marks.retain(|mark| !matches!(mark, Mark::Fault { .. }));
     assert!(page(&story).contains("No fault had struck before it was seen."));
     story.verdict.findings.clear();

@@ -222,6 +222,17 @@ fn last_fault<'a>(story: &'a Story, focus: &Focus<'a>) -> Cause<'a> {
         ),
         None => "No fault had struck before it was seen.".to_owned(),
     };
+    let mut exits = story.history.marks.iter().filter_map(|mark| match mark {
+        Mark::NodeExit { at_us, node, reason, .. } if *at_us <= last_us => Some((*at_us, *node, reason)),
+        Mark::NodeExit { .. } | Mark::Fault { .. } | Mark::LivenessBegan { .. } | Mark::LivenessEnded { .. } => None,
+    });
+    let sentence = match exits.next_back() {
+        Some((at_us, node, reason)) => {
+            let at = seconds(at_us);
+            format!("{sentence} Node {node} had ended by itself at {at}, saying: {}.", reason.trim_end_matches('.'))
+        }
+        None => sentence,
+    };
     Cause { fault, before: None, after: None, sentence }
 }
 
