@@ -5,7 +5,10 @@ mod arguments;
 mod assay;
 mod bench;
 mod broker;
+mod check;
 mod exit;
+mod guarantees;
+mod history_sample;
 mod mutants;
 mod progress;
 mod replay;
@@ -41,6 +44,10 @@ enum Command {
     Verify(verify::Arguments),
     /// Run a plan again
     Replay(replay::Arguments),
+    /// Judge a history, or the output of Kafka's verifiable clients
+    Check(check::Arguments),
+    /// Print what the guarantee matrix allows under your settings
+    Guarantees(guarantees::Arguments),
     /// List the built-in scenarios
     Scenarios(scenarios::Arguments),
     /// List the deliberate bugs, or try whether each is caught
@@ -53,6 +60,9 @@ enum Command {
     Broker(broker::Arguments),
     /// Provision external systems
     Systems(systems::Arguments),
+    /// Write a clean history of any length
+    #[command(hide = true)]
+    HistorySample(history_sample::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -81,6 +91,9 @@ fn run(command: Option<Command>) -> Result<Exit, Failure> {
         Some(Command::Assay(arguments)) => assay::run(&arguments),
         Some(Command::Verify(arguments)) => verify::run(&arguments),
         Some(Command::Replay(arguments)) => replay::run(&arguments),
+        Some(Command::Check(arguments)) => check::run(&arguments),
+        Some(Command::Guarantees(arguments)) => guarantees::run(&arguments),
+        Some(Command::HistorySample(arguments)) => history_sample::run(&arguments),
         Some(Command::Scenarios(arguments)) => scenarios::run(&arguments),
         Some(Command::Mutants(arguments)) => mutants::run(&arguments),
         Some(Command::Bench(arguments)) => bench::run(&arguments),
