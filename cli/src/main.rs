@@ -5,8 +5,11 @@ mod arguments;
 mod assay;
 mod bench;
 mod broker;
+mod check;
 mod exit;
 mod explain;
+mod guarantees;
+mod history_sample;
 mod journal;
 mod junit;
 mod merge;
@@ -55,6 +58,10 @@ enum Command {
     Rerun(rerun::Arguments),
     /// Make a plan that breaks a guarantee as small as it can be
     Shrink(shrink::Arguments),
+    /// Judge a history, or the output of Kafka's verifiable clients
+    Check(check::Arguments),
+    /// Print what the guarantee matrix allows under your settings
+    Guarantees(guarantees::Arguments),
     /// List the built-in scenarios
     Scenarios(scenarios::Arguments),
     /// List the deliberate bugs, or try whether each is caught
@@ -67,6 +74,9 @@ enum Command {
     Broker(broker::Arguments),
     /// Provision external systems
     Systems(systems::Arguments),
+    /// Write a clean history of any length
+    #[command(hide = true)]
+    HistorySample(history_sample::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -99,6 +109,9 @@ fn run(command: Option<Command>) -> Result<Exit, Failure> {
         Some(Command::Explain(arguments)) => explain::run(&arguments),
         Some(Command::Rerun(arguments)) => rerun::run(&arguments),
         Some(Command::Shrink(arguments)) => shrink::run(&arguments),
+        Some(Command::Check(arguments)) => check::run(&arguments),
+        Some(Command::Guarantees(arguments)) => guarantees::run(&arguments),
+        Some(Command::HistorySample(arguments)) => history_sample::run(&arguments),
         Some(Command::Scenarios(arguments)) => scenarios::run(&arguments),
         Some(Command::Mutants(arguments)) => mutants::run(&arguments),
         Some(Command::Bench(arguments)) => bench::run(&arguments),

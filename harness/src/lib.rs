@@ -7,6 +7,7 @@ pub mod check;
 pub mod driver;
 pub mod guarantee;
 pub mod history;
+pub mod import;
 pub mod measure;
 pub mod plan;
 pub mod process;

@@ -65,11 +65,13 @@ impl NodeExit {
         match self {
             NodeExit::DiskFailed(_) | NodeExit::Start(_) => true,
             NodeExit::Open(error) => match error {
+                // A flipped bit can make the format's number a newer one; refusing to start is the answer to both.
                 OpenError::Io { .. }
+                | OpenError::NewerFormat { .. }
                 | OpenError::FormatUnreadable
                 | OpenError::SnapshotsUnreadable { .. }
                 | OpenError::MetadataCorrupt => true,
-                OpenError::Locked | OpenError::NewerFormat { .. } => false,
+                OpenError::Locked => false,
             },
             NodeExit::Listen { .. } => false,
         }

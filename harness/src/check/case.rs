@@ -34,8 +34,7 @@ impl<'a> Case<'a> {
                 Mark::NodeExit { .. } | Mark::LivenessBegan { .. } => {}
             }
         }
-        let has_final_polls =
-            history.operations.iter().any(|operation| matches!(operation.call, Call::Poll { is_final: true, .. }));
+        let has_final_polls = order.has_final_polls;
         Ok(Case { history, context, matrix, order, strikes, has_final_polls, reached })
     }
 
@@ -93,7 +92,7 @@ impl<'a> Case<'a> {
     pub(super) fn final_extent(&self, order: &QueueOrder) -> u64 {
         let finals = order.polls.iter().filter(|poll| poll.is_final);
         let passed = finals.map(|poll| {
-            let delivered = order.reads[poll.reads.clone()].iter().map(|read| read.strand().end()).max();
+            let delivered = order.reads_of(poll).iter().map(|read| read.strand().end()).max();
             delivered.unwrap_or(0).max(poll.position.unwrap_or(0))
         });
         let started = order.final_start.map_or(0, |(start, _)| start);
@@ -113,7 +112,7 @@ impl<'a> Case<'a> {
         if self.topic(queue).has_retention() {
             return u64::MAX;
         }
-        order.deletions.iter().map(|deletion| deletion.justifies()).max().unwrap_or(0)
+        order.justified
     }
 
     /// No log start lay above this at the given time: no deletion justifies it, or the final reads began below later.
@@ -128,7 +127,7 @@ impl<'a> Case<'a> {
     /// Offsets that the poll surely passed: from its first record to its last, and from its position on where the log start
     /// cannot have moved over what lies between.
     pub(super) fn passed(&self, queue: Queue, order: &QueueOrder, poll: &PollOfQueue) -> Range<u64> {
-        let reads = &order.reads[poll.reads.clone()];
+        let reads = order.reads_of(poll);
         let first = reads.iter().map(|read| read.first_offset).min();
         let end = reads.iter().map(|read| read.strand().end()).max();
         match (first, end) {
@@ -176,7 +175,7 @@ impl<'a> Case<'a> {
     /// Whether a bit flip struck while nothing proved that the send's records were synced.
     fn is_newest(&self, flush: Flush, order: &QueueOrder, send: &Send) -> bool {
         let mut flips = self.strikes.iter().filter(|(at, class)| *class == "bit-flip" && *at >= send.invoked_us);
-        if flush != Flush::Ack {
+        if flush != Flush::Ack || flips.clone().next().is_none() {
             return flips.next().is_some();
         }
         let Some((_, since_us)) = send.placed() else { return flips.next().is_some() };
@@ -190,12 +189,14 @@ impl<'a> Case<'a> {
         if !self.strikes.iter().any(|(_, class)| *class == "bit-flip") {
             return false;
         }
-        if self.final_extent(order) != u64::MAX {
-            return true;
-        }
-        order.sends.iter().filter(|send| send.placed().is_some()).any(|send| {
-            !order.final_values.missing_from(send.first_value..send.end_value()).is_empty()
-                && self.loss_allowance(Anomaly::Ghost, queue, order, send).is_some()
+        *order.has_permitted_loss.get_or_init(|| {
+            if self.final_extent(order) != u64::MAX {
+                return true;
+            }
+            order.sends.iter().filter(|send| send.placed().is_some()).any(|send| {
+                !order.final_values.covers(send.first_value..send.end_value())
+                    && self.loss_allowance(Anomaly::Ghost, queue, order, send).is_some()
+            })
         })
     }
 }

@@ -7,12 +7,12 @@ use crate::history::Call;
 
 pub(super) fn check(case: &Case<'_>) -> Result<Vec<Occurrence>, String> {
     let mut found = Vec::new();
-    for (index, operation) in case.history.operations.iter().enumerate() {
-        match &operation.call {
+    for index in &case.order.corrupt {
+        match &case.operation(*index).call {
             Call::Poll { corrupt, .. } => {
                 for record in corrupt {
                     let place = format!("offset {} of {}", record.offset, case.name(record.queue));
-                    found.push(occurrence(case, index as u32, format!("{place}: {}", record.what)));
+                    found.push(occurrence(case, *index, format!("{place}: {}", record.what)));
                 }
             }
             Call::Produce { .. }
@@ -23,18 +23,16 @@ pub(super) fn check(case: &Case<'_>) -> Result<Vec<Occurrence>, String> {
         }
     }
     for (queue, order) in case.order.queues.iter().filter(|(queue, _)| case.topic(**queue).has_create_time) {
-        for read in &order.reads {
-            let Some(sent_ms) = case.timestamp(order, read.first_value) else { continue };
-            if sent_ms != read.first_timestamp_ms {
-                let record = case.record(read.first_value);
-                let what = format!(
-                    "{record} at offset {} of {} has timestamp {}, and was sent with {sent_ms}",
-                    read.first_offset,
-                    case.name(*queue),
-                    read.first_timestamp_ms
-                );
-                found.push(occurrence(case, read.operation, what));
-            }
+        for (index, sent_ms) in &order.mistimed {
+            let read = &order.reads[*index as usize];
+            let record = case.record(read.first_value);
+            let what = format!(
+                "{record} at offset {} of {} has timestamp {}, and was sent with {sent_ms}",
+                read.first_offset,
+                case.name(*queue),
+                read.first_timestamp_ms
+            );
+            found.push(occurrence(case, read.operation, what));
         }
     }
     Ok(found)

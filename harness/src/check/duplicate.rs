@@ -1,7 +1,8 @@
 //! duplicate: one value at two offsets or more.
 
 use super::case::Case;
-use super::order::{QueueOrder, Strand};
+use super::order::QueueOrder;
+use super::strands::Strand;
 use super::verdict::{Evidence, Occurrence};
 use crate::guarantee::{Anomaly, Facts};
 use crate::history::Queue;
@@ -9,7 +10,7 @@ use crate::history::Queue;
 pub(super) fn check(case: &Case<'_>) -> Result<Vec<Occurrence>, String> {
     let mut found = Vec::new();
     for (queue, order) in &case.order.queues {
-        let mut strands = order.strands.clone();
+        let mut strands = order.strands.to_vec();
         strands.sort_unstable_by_key(|strand| (strand.first_value, strand.first_offset));
         // The strand so far that reaches the greatest value; what starts before its end repeats its values.
         let mut widest: Option<Strand> = None;

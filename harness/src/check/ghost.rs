@@ -14,7 +14,7 @@ pub(super) fn check(case: &Case<'_>) -> Result<Vec<Occurrence>, String> {
         let finals = FinalReads::of(case, *queue, order);
         let acknowledged = order.sends.iter().filter(|send| send.fate == Fate::Acknowledged);
         let acknowledged = Ranges::of(acknowledged.map(|send| send.first_value..send.end_value()).collect());
-        for strand in &order.strands {
+        for strand in order.strands.iter() {
             for gone in order.final_values.missing_from(strand.first_value..strand.end_value()) {
                 for values in acknowledged.missing_from(gone) {
                     let offset = strand.first_offset + (values.start - strand.first_value);

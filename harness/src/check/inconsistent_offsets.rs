@@ -1,7 +1,8 @@
 //! inconsistent-offsets: one offset of a queue with two values.
 
 use super::case::Case;
-use super::order::{QueueOrder, Strand};
+use super::order::QueueOrder;
+use super::strands::Strand;
 use super::verdict::{Evidence, Occurrence};
 use crate::guarantee::Anomaly;
 use crate::history::Queue;
@@ -11,7 +12,7 @@ pub(super) fn check(case: &Case<'_>) -> Result<Vec<Occurrence>, String> {
     for (queue, order) in &case.order.queues {
         // The strand so far that reaches the greatest offset; what starts before its end shares offsets with it.
         let mut widest: Option<Strand> = None;
-        for strand in &order.strands {
+        for strand in order.strands.iter() {
             if let Some(other) = widest.filter(|other| other.end() > strand.first_offset) {
                 found.push(occurrence(case, *queue, order, &other, strand));
             }

@@ -28,6 +28,7 @@ mod resurrected;
 mod samples;
 mod self_crash;
 mod steps;
+mod strands;
 mod unseen;
 mod verdict;
 mod wrong_offset_lookup;

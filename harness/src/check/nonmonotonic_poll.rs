@@ -8,8 +8,8 @@ use crate::guarantee::Anomaly;
 pub(super) fn check(case: &Case<'_>) -> Result<Vec<Occurrence>, String> {
     let mut found = Vec::new();
     for (queue, order) in &case.order.queues {
-        for step in missteps(case, order).into_iter().filter(|step| step.came < step.due) {
-            let facts = case.consequence_facts(*queue, order, 0, step.poll.completed_us);
+        for step in missteps(case, order).iter().filter(|step| step.came < step.due) {
+            let facts = case.consequence_facts(*queue, order, 0, step.completed_us);
             let name = case.name(*queue);
             let mut evidence = Vec::new();
             evidence.extend(
@@ -17,7 +17,7 @@ pub(super) fn check(case: &Case<'_>) -> Result<Vec<Occurrence>, String> {
                     Evidence::operation(operation, format!("{name} was read up to offset {}", step.due))
                 }),
             );
-            evidence.push(Evidence::operation(step.poll.operation, format!("went on at offset {}", step.came)));
+            evidence.push(Evidence::operation(step.operation, format!("went on at offset {}", step.came)));
             found.push(Occurrence {
                 anomaly: Anomaly::NonmonotonicPoll,
                 count: 1,

@@ -10,11 +10,11 @@ use crate::guarantee::Anomaly;
 pub(super) fn check(case: &Case<'_>) -> Result<Vec<Occurrence>, String> {
     let mut found = Vec::new();
     for (queue, order) in &case.order.queues {
-        for step in missteps(case, order).into_iter().filter(|step| step.came > step.due) {
-            let ceiling = case.start_ceiling(*queue, order, step.poll.completed_us);
+        for step in missteps(case, order).iter().filter(|step| step.came > step.due) {
+            let ceiling = case.start_ceiling(*queue, order, step.completed_us);
             let (first, count) = skipped(order, step.due.max(ceiling), step.came);
             let Some((offset, value)) = first else { continue };
-            let facts = case.consequence_facts(*queue, order, 0, step.poll.completed_us);
+            let facts = case.consequence_facts(*queue, order, 0, step.completed_us);
             let (name, record) = (case.name(*queue), case.record(value));
             let mut evidence = Vec::new();
             evidence.extend(
@@ -22,7 +22,7 @@ pub(super) fn check(case: &Case<'_>) -> Result<Vec<Occurrence>, String> {
                     Evidence::operation(operation, format!("{name} was read up to offset {}", step.due))
                 }),
             );
-            evidence.push(Evidence::operation(step.poll.operation, format!("went on at offset {}", step.came)));
+            evidence.push(Evidence::operation(step.operation, format!("went on at offset {}", step.came)));
             let teller = order.reader_of(value, offset).map(|read| read.operation);
             let teller = teller.or(order.send_of(value).map(|send| send.operation));
             evidence.extend(

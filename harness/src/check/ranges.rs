@@ -45,6 +45,12 @@ impl Ranges {
         after > 0 && number < self.sorted[after - 1].end
     }
 
+    /// Whether the whole range is in the set.
+    pub(super) fn covers(&self, range: Range<u64>) -> bool {
+        let after = self.sorted.partition_point(|part| part.start <= range.start);
+        range.is_empty() || (after > 0 && range.end <= self.sorted[after - 1].end)
+    }
+
     /// The parts of the range that are in the set, in order.
     pub(super) fn within(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let first = self.sorted.partition_point(|part| part.end <= range.start);
@@ -58,6 +64,9 @@ impl Ranges {
     /// The parts of the range that are not in the set, in order.
     pub(super) fn missing_from(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let mut missing = Vec::new();
+        if self.covers(range.clone()) {
+            return missing;
+        }
         let mut next = range.start;
         for part in self.within(range.clone()) {
             if next < part.start {
@@ -93,6 +102,7 @@ mod tests {
             let within: Vec<u64> = ranges.within(asked.clone()).into_iter().flatten().collect();
             let missing: Vec<u64> = ranges.missing_from(asked.clone()).into_iter().flatten().collect();
             prop_assert_eq!(within, asked.clone().filter(|n| plain.contains(n)).collect::<Vec<_>>());
+            prop_assert_eq!(ranges.covers(asked.clone()), missing.is_empty());
             prop_assert_eq!(missing, asked.clone().filter(|n| !plain.contains(n)).collect::<Vec<_>>());
             let mut inserted = Ranges::default();
             parts.iter().for_each(|(start, count)| inserted.insert(*start..start + count));

@@ -14,7 +14,7 @@ pub(super) fn check(case: &Case<'_>) -> Result<Vec<Occurrence>, String> {
                 .filter_map(|deletion| Some((deletion.answered?, deletion.operation)))
                 .filter(|(_, operation)| case.operation(*operation).completed_us < poll.invoked_us);
             let Some((start, deletion)) = done.max() else { continue };
-            for read in order.reads[poll.reads.clone()].iter().filter(|read| read.first_offset < start) {
+            for read in order.reads_of(poll).iter().filter(|read| read.first_offset < start) {
                 let (record, name) = (case.record(read.first_value), case.name(*queue));
                 let facts = Facts {
                     faults: case.struck(0, poll.completed_us),

@@ -48,7 +48,8 @@ pub(super) fn check(case: &Case<'_>) -> Result<Vec<Occurrence>, String> {
 
 fn lookups(case: &Case<'_>) -> Vec<Lookup> {
     let mut lookups = Vec::new();
-    for (index, operation) in case.history.operations.iter().enumerate() {
+    for index in &case.order.lookups {
+        let operation = case.operation(*index);
         if operation.outcome != Outcome::Done {
             continue;
         }
@@ -67,7 +68,7 @@ fn lookups(case: &Case<'_>) -> Vec<Lookup> {
             | Call::CreateTopic { .. } => continue,
         };
         lookups.push(Lookup {
-            operation: index as u32,
+            operation: *index,
             queue,
             sought_ms,
             found: u64::try_from(offset).ok(),
@@ -151,7 +152,7 @@ impl Piece<'_> {
 /// The answer names a record that is known, and is from before the time sought or has another timestamp than answered.
 fn answered_too_early(case: &Case<'_>, queue: Queue, order: &QueueOrder, lookup: &Lookup) -> Option<Occurrence> {
     let offset = lookup.found.filter(|_| lookup.is_exact)?;
-    let strand = order.final_strands.iter().find(|strand| strand.first_offset <= offset && offset < strand.end())?;
+    let strand = order.final_strands.at(offset..offset + 1).next()?;
     let value = strand.value_at(offset);
     let timestamp_ms = case.timestamp(order, value)?;
     let is_right = timestamp_ms >= lookup.sought_ms && lookup.found_ms.is_none_or(|found| found == timestamp_ms);

@@ -131,6 +131,23 @@ pub struct TableRow {
     pub source: String,
 }
 
+/// What the settings allow once one thing happens: a line of the printed matrix by fault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultRow {
+    /// The class of fault; none where it takes no fault.
+    pub fault: Option<String>,
+    /// What else has to hold, in words; empty where nothing has to.
+    pub under: String,
+    /// The anomalies allowed.
+    pub anomalies: Vec<Anomaly>,
+    /// Name of the matrix row.
+    pub row: String,
+    /// Why, in one sentence for people.
+    pub reason: String,
+    /// Where the fact is documented.
+    pub source: String,
+}
+
 /// The matrix text is unusable.
 #[derive(Debug, Error)]
 pub enum MatrixError {
@@ -293,6 +310,27 @@ impl Matrix {
         table.sort_by_key(|row| row.anomaly);
         table
     }
+
+    /// What the settings allow, one line per class of fault and row, by fault.
+    pub fn fault_table(&self, settings: &Settings) -> Vec<FaultRow> {
+        let mut table = Vec::new();
+        for row in self.rows.iter().filter(|row| row.when.possible(settings)) {
+            let faults: Vec<Option<String>> = match row.when.faults.is_empty() {
+                true => vec![None],
+                false => row.when.faults.iter().cloned().map(Some).collect(),
+            };
+            table.extend(faults.into_iter().map(|fault| FaultRow {
+                fault,
+                under: row.when.circumstances().join(", "),
+                anomalies: row.allows.clone(),
+                row: row.name.clone(),
+                reason: row.reason.clone(),
+                source: row.source.clone(),
+            }));
+        }
+        table.sort_by(|one, other| one.fault.cmp(&other.fault));
+        table
+    }
 }
 
 impl Conditions {
@@ -327,6 +365,12 @@ impl Conditions {
         if !self.faults.is_empty() {
             events.push(self.faults.join(" or "));
         }
+        events.extend(self.circumstances().into_iter().map(str::to_owned));
+        if events.is_empty() { "always".to_owned() } else { events.join(", ") }
+    }
+
+    /// What has to hold beside a fault, in words.
+    fn circumstances(&self) -> Vec<&'static str> {
         let words = [
             (self.retried, "a retry"),
             (self.newest, "on the newest records only"),
@@ -334,8 +378,7 @@ impl Conditions {
             (self.after_permitted_loss, "after a permitted loss in the queue"),
             (self.declared, "declared by the node"),
         ];
-        events.extend(words.iter().filter(|(asked, _)| *asked == Some(true)).map(|(_, word)| (*word).to_owned()));
-        if events.is_empty() { "always".to_owned() } else { events.join(", ") }
+        words.into_iter().filter(|(asked, _)| *asked == Some(true)).map(|(_, word)| word).collect()
     }
 }
 
@@ -374,6 +417,20 @@ mod tests {
         assert!(matrix.allowance(Anomaly::Duplicate, &case(false, true)).is_some());
         assert!(matrix.allowance(Anomaly::Duplicate, &case(false, false)).is_none());
         assert!(matrix.allowance(Anomaly::Duplicate, &case(true, true)).is_none());
+    }
+
+    #[test]
+    fn the_table_by_fault_follows_the_settings() {
+        let settings =
+            Settings { flush: Flush::Os, acks: -1, idempotent: true, in_flight: 5, attempts: 4, replication: 1 };
+        let may = |settings: &Settings, fault: &str, anomaly| {
+            let table = Matrix::standard().fault_table(settings);
+            table.iter().any(|row| row.fault.as_deref() == Some(fault) && row.anomalies.contains(&anomaly))
+        };
+        assert!(may(&settings, "power-loss", Anomaly::LostWrite) && !may(&settings, "kill", Anomaly::LostWrite));
+        assert!(!may(&Settings { flush: Flush::Ack, ..settings }, "power-loss", Anomaly::LostWrite));
+        assert!(may(&Settings { acks: 0, ..settings }, "kill", Anomaly::LostWrite));
+        assert!(!may(&Settings { replication: 3, ..settings }, "power-loss", Anomaly::LostWrite));
     }
 
     #[test]

@@ -6,6 +6,9 @@ use super::{
     Value,
 };
 
+/// Items for which memory is set aside before they are read.
+const LIST_PREPARED_MAXIMUM: usize = 1 << 12;
+
 /// What is wrong with a payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FieldError(pub(super) String);
@@ -139,7 +142,12 @@ impl<'a> Fields<'a> {
         if count > (self.left.len() / bytes_minimum) as u64 {
             return Err(FieldError(format!("a list of {count} items in {} bytes", self.left.len())));
         }
-        (0..count).map(|_| read(self)).collect()
+        // Exactly as many as are there: most lists are of one item, for which growth would set aside several times as much.
+        let mut items = Vec::with_capacity((count as usize).min(LIST_PREPARED_MAXIMUM));
+        for _ in 0..count {
+            items.push(read(self)?);
+        }
+        Ok(items)
     }
 
     fn text(&mut self) -> Read<String> {

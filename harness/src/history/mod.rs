@@ -6,8 +6,10 @@
 pub mod binary;
 mod fields;
 pub mod json;
+pub mod open;
 #[cfg(test)]
 mod round_trip;
+pub mod sample;
 
 use serde::{Deserialize, Serialize};
 

@@ -89,7 +89,8 @@ mod tests {
 
     #[test]
     fn the_fingerprint_names_anomaly_evidence_and_the_fault_before_it() {
-        let cases: [(VerdictKind, &[Option<u64>], Option<&str>); 6] = [
+        type Case<'a> = (VerdictKind, &'a [Option<u64>], Option<&'a str>);
+        let cases: [Case<'_>; 6] = [
             (VerdictKind::Invalid, &[Some(0)], Some("lost-write on poll after kill")),
             (VerdictKind::Invalid, &[Some(1), Some(0)], Some("lost-write on poll after power-loss")),
             (VerdictKind::Invalid, &[Some(0), Some(2)], Some("lost-write on final read after link-cut")),
