@@ -107,7 +107,8 @@ mod tests {
             \x20 <testsuite name=\"no-loss\" tests=\"1\" failures=\"1\" errors=\"0\" time=\"0.250\">\n\
             \x20   <testcase classname=\"no-loss\" name=\"seed 2\" time=\"0.250\">\n\
             \x20     <failure message=\"lost-write\">INVALID (lost-write 2): no-loss seed 2; replay: mqassay replay \
-            a&lt;b&amp;&quot;c&quot;/\u{fffd}plan.json</failure>\n\
+            a&lt;b&amp;&quot;c&quot;/\u{fffd}plan.json; shrink: mqassay shrink a&lt;b&amp;&quot;c&quot;/\u{fffd}plan.json \
+            -o small.toml</failure>\n\
             \x20   </testcase>\n\
             \x20 </testsuite>\n\
             \x20 <testsuite name=\"order\" tests=\"2\" failures=\"0\" errors=\"1\" time=\"0.500\">\n\
