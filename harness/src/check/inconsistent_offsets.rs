@@ -1,10 +1,10 @@
 //! inconsistent-offsets: one offset of a queue with two values.
 
 use super::case::Case;
-use super::order::QueueOrder;
+use super::order::{QueueOrder, Send};
 use super::strands::Strand;
 use super::verdict::{Evidence, Occurrence};
-use crate::guarantee::Anomaly;
+use crate::guarantee::{Anomaly, Facts};
 use crate::history::Queue;
 
 pub(super) fn check(case: &Case<'_>) -> Result<Vec<Occurrence>, String> {
@@ -30,10 +30,19 @@ fn occurrence(case: &Case<'_>, queue: Queue, order: &QueueOrder, one: &Strand, o
     let count = one.end().min(other.end()) - offset;
     let values = [one.value_at(offset), other.value_at(offset)];
     let name = case.name(queue);
-    // Only the value that is gone from the log can have been lost; the fault must have struck after it was sent.
-    let gone = values.iter().filter(|value| !order.is_final_at(**value, offset));
-    let sent_us = gone.filter_map(|value| Some(order.send_of(*value)?.invoked_us)).min();
-    let facts = sent_us.map(|sent_us| case.consequence_facts(queue, order, sent_us, u64::MAX));
+    // Only a value that is gone from the log can have been lost; the fault must have struck after it was sent.
+    let gone: Vec<&Send> = values
+        .iter()
+        .filter(|value| !order.is_final_at(**value, offset))
+        .filter_map(|value| order.send_of(*value))
+        .collect();
+    let sent_us = gone.iter().map(|send| send.invoked_us).min();
+    // One of these very values must have been lost lawfully; losses elsewhere in the queue excuse nothing here.
+    let is_lawful = gone.iter().any(|send| case.loss_allowance(Anomaly::Ghost, queue, order, send).is_some());
+    let facts = sent_us.map(|sent_us| Facts {
+        after_permitted_loss: Some(is_lawful),
+        ..case.consequence_facts(queue, order, sent_us, u64::MAX)
+    });
     let mut evidence = Vec::new();
     for value in values {
         let (record, read) = (case.record(value), order.reader_of(value, offset));

@@ -256,6 +256,18 @@ fn rot_excuses_the_newest_records_alone() {
 }
 
 #[test]
+fn rot_excuses_no_second_value_where_the_first_was_proved_synced() {
+    let stuck = || Mark::LivenessEnded { at_us: 90_000, reached: false, missing: vec!["events-0".to_owned()] };
+    // Record 3 is acknowledged after record 2, so its frame says that record 2 was synced.
+    let rewritten = |sample: Sample| sample.fault("bit-flip").sent(4, 1, 2).last(0, &[(0, 2, 0)]).mark(stuck());
+    let proved = Sample::new().sent(0, 2, 0).sent(2, 1, 2).sent(3, 1, 3);
+    // Record 3 itself was the newest, so its loss, and with it the order, is excused; the second value of offset 2 is not.
+    rewritten(proved).expect(&[("inconsistent-offsets", 1)], &[("no-progress", 1), ("nonmonotonic-send", 1)]);
+    let newest = Sample::new().sent(0, 2, 0).sent(2, 1, 2);
+    rewritten(newest).expect(&[], &[("inconsistent-offsets", 1), ("no-progress", 1)]);
+}
+
+#[test]
 fn final_reads_that_ended_early_leave_the_rest_unjudged() {
     let early = |runs: &[(u64, u32, i64)]| {
         let stuck = Mark::LivenessEnded { at_us: 9_000, reached: false, missing: vec!["events/0".to_owned()] };
