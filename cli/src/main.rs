@@ -14,6 +14,7 @@ mod journal;
 mod junit;
 mod merge;
 mod mutants;
+mod process_world;
 mod progress;
 mod replay;
 mod report;
@@ -46,7 +47,7 @@ struct Arguments {
 enum Command {
     /// The main job: verify, catch deliberate bugs, measure, and write a report
     Assay(assay::Arguments),
-    /// Run scenarios over seeds against the reference broker in the simulated world
+    /// Run scenarios over seeds, in the simulated world or on real processes
     Verify(verify::Arguments),
     /// Add up the results of shards
     Merge(merge::Arguments),

@@ -1,4 +1,4 @@
-//! `mqassay verify`: scenarios over seeds in the simulated world, told run by run.
+//! `mqassay verify`: scenarios over seeds, told run by run; in the simulated world, and `process_world` where asked.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -16,6 +16,7 @@ use crate::arguments::{Seeds, ShardArgument, jobs, share};
 use crate::exit::{Exit, Failure};
 use crate::journal::Journal;
 use crate::junit;
+use crate::process_world::{self, SystemName, Telling, WorldName};
 use crate::progress::{Progress, tell};
 use crate::results::{Results, json_line};
 
@@ -28,6 +29,12 @@ pub(crate) struct Arguments {
     /// Seeds, both ends included; seed s takes scenario s mod n
     #[arg(long, value_name = "A..B", default_value = "1..100")]
     seeds: Seeds,
+    /// Where the runs take place
+    #[arg(long, value_enum, default_value_t = WorldName::Simulated)]
+    world: WorldName,
+    /// The system under test, where the world is one of processes
+    #[arg(long, value_enum, default_value_t = SystemName::Reference)]
+    system: SystemName,
     /// All scenarios on each seed
     #[arg(long)]
     each: bool,
@@ -83,6 +90,9 @@ enum Kept {
 /// Runs the campaign and exits by its verdict.
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let mut options = options(arguments)?;
+    if arguments.world == WorldName::Process {
+        return on_processes(arguments, &options);
+    }
     let mut results = None;
     let mut journal = None;
     if arguments.keep != Kept::None {
@@ -124,6 +134,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         }
     }
     Ok(exit(&summary))
+}
+
+/// The same in the process world, which has neither exact replay nor points, and no use for more than one run at a time.
+fn on_processes(arguments: &Arguments, options: &Options) -> Result<Exit, Failure> {
+    let simulated = [
+        ("--guided", arguments.guided),
+        ("--resume", arguments.resume),
+        ("--coverage", arguments.coverage),
+        ("--prove-determinism", arguments.prove_determinism.is_some()),
+        ("--jobs", arguments.jobs.is_some()),
+    ];
+    if let Some((flag, _)) = simulated.iter().find(|(_, given)| *given) {
+        return Err(Failure::Usage(format!("{flag} goes with the simulated world only; leave it out")));
+    }
+    let telling = Telling { json: arguments.json, junit: arguments.junit.as_deref() };
+    process_world::run(options, arguments.system, &telling)
 }
 
 /// The campaign's journal; the runs in it are taken over where the campaign goes on.

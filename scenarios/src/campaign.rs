@@ -252,6 +252,11 @@ pub fn total(options: &Options) -> u64 {
     slots(options).len() as u64
 }
 
+/// The plans of a campaign as sampled, in the order in which they run.
+pub fn plans(options: &Options) -> impl Iterator<Item = Plan> + '_ {
+    slots(options).into_iter().map(|(scenario, seed)| plan(options, scenario, seed))
+}
+
 /// The plan of one run as sampled, without the classes of fault that are left out.
 pub fn plan(options: &Options, scenario: &Scenario, seed: u64) -> Plan {
     let mut plan = sample(scenario, seed, options.mutant.map(Mutant::name));
