@@ -12,6 +12,7 @@ mod guarantees;
 mod history_sample;
 mod journal;
 mod junit;
+mod kafka_world;
 mod merge;
 mod mutants;
 mod process_world;

@@ -17,6 +17,7 @@ use mqassay_scenarios::campaign::{self, Keep, Options, fingerprint};
 
 use crate::exit::{Exit, Failure};
 use crate::junit;
+use crate::kafka_world::{Kafka, Settings};
 use crate::progress::{Progress, tell};
 use crate::results::json_line;
 use crate::verify;
@@ -35,6 +36,10 @@ pub(crate) enum WorldName {
 pub(crate) enum SystemName {
     /// The reference broker
     Reference,
+    /// Apache Kafka with its stock settings
+    Kafka,
+    /// Apache Kafka with its safest: a flush for every message, two in-sync replicas where there are three nodes
+    KafkaSafest,
 }
 
 /// How the runs are told.
@@ -53,11 +58,14 @@ pub(crate) fn run(options: &Options, system: SystemName, telling: &Telling<'_>) 
     let mut lines = Vec::new();
     let mut progress = Progress::new("verify", campaign::total(options));
     let mut left_out: Vec<&'static str> = Vec::new();
+    let mut kafka = Kafka::default();
     for plan in campaign::plans(options) {
         let scratch = tempfile::tempdir().map_err(Failure::undone)?;
         let began = Instant::now();
         let ran = match system {
             SystemName::Reference => on_reference(&plan, scratch.path())?,
+            SystemName::Kafka => kafka.run(&plan, Settings::Stock)?,
+            SystemName::KafkaSafest => kafka.run(&plan, Settings::Safest)?,
         };
         left_out.extend(&ran.left_out);
         let record = judged(options, &ran, began)?;

@@ -13,8 +13,8 @@ use mqassay_harness::check::{self, Verdict};
 use mqassay_harness::plan::Plan;
 use mqassay_harness::plan::sample::sample;
 use mqassay_harness::plan::scenario::Scenario;
-use mqassay_harness::process::world::{Node, ProcessWorld, Ran, ReferenceNode};
-use mqassay_harness::process::{ProcessError, ProcessOptions};
+use mqassay_harness::process::ProcessOptions;
+use mqassay_harness::process::world::{Node, NodeError, ProcessWorld, Ran, ReferenceNode};
 
 const SCENARIO: &str = r#"
 name = "processes"
@@ -94,29 +94,29 @@ impl Node for Forgetful {
         self.node.address()
     }
 
-    fn start(&mut self) -> Result<(), ProcessError> {
+    fn start(&mut self) -> Result<(), NodeError> {
         self.node.start()
     }
 
-    fn kill(&mut self) -> Result<(), ProcessError> {
+    fn kill(&mut self) -> Result<(), NodeError> {
         self.node.kill()?;
         Forgetful::wipe(&self.data);
         Ok(())
     }
 
-    fn stop(&mut self, timeout: Duration) -> Result<(), ProcessError> {
+    fn stop(&mut self, timeout: Duration) -> Result<(), NodeError> {
         self.node.stop(timeout)
     }
 
-    fn pause(&mut self) -> Result<(), ProcessError> {
+    fn pause(&mut self) -> Result<(), NodeError> {
         self.node.pause()
     }
 
-    fn resume(&mut self) -> Result<(), ProcessError> {
+    fn resume(&mut self) -> Result<(), NodeError> {
         self.node.resume()
     }
 
-    fn exited(&mut self) -> Result<Option<String>, ProcessError> {
+    fn exited(&mut self) -> Result<Option<String>, NodeError> {
         self.node.exited()
     }
 }

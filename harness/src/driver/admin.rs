@@ -81,7 +81,7 @@ impl<D: Dial, T: Timer> Cluster<D, T> {
         Ok(found.low_watermark)
     }
 
-    /// One CreateTopics of one topic, one replica each partition.
+    /// One CreateTopics of one topic, with as many replicas as the system gives where nothing is said.
     pub async fn create_topic(&self, topic: &NewTopic, deadline: Duration) -> Result<(), CallError> {
         let config = topic.config.iter().map(|(name, value)| {
             CreatableTopicConfig::default()
@@ -91,7 +91,7 @@ impl<D: Dial, T: Timer> Cluster<D, T> {
         let asked = CreatableTopic::default()
             .with_name(topic_name(&topic.name))
             .with_num_partitions(topic.partitions)
-            .with_replication_factor(1)
+            .with_replication_factor(-1)
             .with_configs(config.collect());
         let timeout = deadline.saturating_sub(self.timer().monotonic());
         let request =

@@ -5,6 +5,7 @@
 mod links;
 mod nemesis;
 mod nodes;
+mod system;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,7 +19,6 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::net::TcpStream;
 
-use super::ProcessError;
 use crate::check::Context as JudgeContext;
 use crate::driver::real::{SystemTimer, TcpDial};
 use crate::driver::{Dial, Timer};
@@ -34,7 +34,8 @@ use crate::workload::{Context, WorkloadError};
 
 pub use links::Links;
 pub use nemesis::is_offered;
-pub use nodes::{Node, ReferenceNode};
+pub use nodes::{Node, NodeError, ReferenceNode};
+pub use system::SystemNode;
 
 /// A run's links, before its nodes are made.
 #[derive(Debug)]
@@ -72,7 +73,7 @@ pub enum ProcessWorldError {
     SetUp(#[from] io::Error),
     /// A node could not be started or ended.
     #[error(transparent)]
-    Process(#[from] ProcessError),
+    Node(#[from] NodeError),
     /// The plan asks a client for what it cannot do.
     #[error(transparent)]
     Workload(#[from] WorkloadError),

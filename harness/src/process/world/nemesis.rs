@@ -9,10 +9,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::links::Links;
-use super::nodes::Node;
+use super::nodes::{Node, NodeError};
 use crate::history::Mark;
 use crate::plan::{Fault, FaultAction, Plan, Trigger};
-use crate::process::ProcessError;
 
 /// Whether a real process and its links can be made to suffer this, or what is missing.
 pub fn is_offered(action: &FaultAction) -> bool {
@@ -86,7 +85,7 @@ impl Nemesis {
 
     /// Until `heal` says that the liveness phase begins: then every rule ends and every node is up.
     /// Gives the nodes back beside what happened.
-    pub(super) fn run(mut self, heal: &Receiver<()>) -> Result<(Vec<Box<dyn Node>>, Left), ProcessError> {
+    pub(super) fn run(mut self, heal: &Receiver<()>) -> Result<(Vec<Box<dyn Node>>, Left), NodeError> {
         loop {
             self.advance()?;
             let is_quiet = self.timeline.is_empty() && self.slots.iter().all(|slot| slot.is_up && !slot.is_paused);
@@ -103,7 +102,7 @@ impl Nemesis {
         Ok((self.slots.into_iter().map(|slot| slot.node).collect(), self.left))
     }
 
-    fn heal(&mut self) -> Result<(), ProcessError> {
+    fn heal(&mut self) -> Result<(), NodeError> {
         self.links.end_rules();
         self.note_exits()?;
         for slot in &mut self.slots {
@@ -119,7 +118,7 @@ impl Nemesis {
         Ok(())
     }
 
-    fn advance(&mut self) -> Result<(), ProcessError> {
+    fn advance(&mut self) -> Result<(), NodeError> {
         while let Some(first) = self.timeline.first_entry() {
             if first.key().0 > self.began.elapsed() {
                 break;
@@ -147,7 +146,7 @@ impl Nemesis {
     }
 
     /// A node that ended without being told to is the system's failure; it is started again.
-    fn note_exits(&mut self) -> Result<(), ProcessError> {
+    fn note_exits(&mut self) -> Result<(), NodeError> {
         for index in 0..self.slots.len() {
             let slot = &mut self.slots[index];
             if !slot.is_up {
@@ -163,7 +162,7 @@ impl Nemesis {
         Ok(())
     }
 
-    fn strike(&mut self, index: u32) -> Result<(), ProcessError> {
+    fn strike(&mut self, index: u32) -> Result<(), NodeError> {
         let action = self.faults[index as usize].action.clone();
         let is_struck = match &action {
             FaultAction::Kill { node, restart_after_ms } => self.kill(*node, *restart_after_ms)?,
@@ -192,7 +191,7 @@ impl Nemesis {
         Ok(())
     }
 
-    fn kill(&mut self, node: u32, restart_after_ms: u64) -> Result<bool, ProcessError> {
+    fn kill(&mut self, node: u32, restart_after_ms: u64) -> Result<bool, NodeError> {
         let slot = &mut self.slots[node as usize];
         if !slot.is_up {
             return Ok(false);
@@ -204,7 +203,7 @@ impl Nemesis {
     }
 
     /// A node that does not end in time is killed, and that is its failure.
-    fn stop(&mut self, node: u32, restart_after_ms: u64) -> Result<bool, ProcessError> {
+    fn stop(&mut self, node: u32, restart_after_ms: u64) -> Result<bool, NodeError> {
         let slot = &mut self.slots[node as usize];
         if !slot.is_up || slot.is_paused {
             return Ok(false);
@@ -220,7 +219,7 @@ impl Nemesis {
         Ok(true)
     }
 
-    fn pause(&mut self, node: u32, duration_ms: u64) -> Result<bool, ProcessError> {
+    fn pause(&mut self, node: u32, duration_ms: u64) -> Result<bool, NodeError> {
         let slot = &mut self.slots[node as usize];
         if !slot.is_up || slot.is_paused {
             return Ok(false);
