@@ -17,6 +17,7 @@ use super::machine::{Answer, Core, Effects, RequestId};
 use super::produce::LEADER_EPOCH;
 use super::types::{Now, Offset, QueueId};
 use crate::points;
+use crate::wire::fetch::{FetchAnswer, FetchedRecords};
 use crate::wire::request::RequestHeader;
 use crate::wire::response::Response;
 
@@ -27,6 +28,10 @@ pub(super) struct Fetches {
     waiters: BTreeMap<QueueId, BTreeSet<RequestId>>,
     woken: BTreeSet<RequestId>,
     reading: BTreeMap<RequestId, ReadingFetch>,
+    /// Bytes of records that are on their way from the disk.
+    reading_bytes: usize,
+    /// Bytes of records that may still be answered in this turn.
+    room: usize,
 }
 
 /// A fetch for which there is not enough yet.
@@ -45,6 +50,8 @@ struct ReadingFetch {
     response: FetchResponse,
     /// By partition over all topics.
     slots: Vec<Slot>,
+    /// Bytes of all records.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -74,6 +81,12 @@ impl Fetches {
         Some(&mut self.reading.get_mut(&id)?.slots.get_mut(slot)?.gather)
     }
 
+    fn take_reading(&mut self, id: RequestId) -> Option<ReadingFetch> {
+        let reading = self.reading.remove(&id)?;
+        self.reading_bytes -= reading.bytes;
+        Some(reading)
+    }
+
     fn unpark(&mut self, id: RequestId) -> Option<ParkedFetch> {
         let parked = self.parked.remove(&id)?;
         for queue in &parked.queues {
@@ -99,13 +112,18 @@ impl Core {
     ) {
         if request.session_id != 0 {
             let error = ResponseError::FetchSessionIdNotFound.code();
-            let response = Box::new(Response::Fetch(FetchResponse::default().with_error_code(error)));
+            let response = Box::new(Response::Fetch(FetchResponse::default().with_error_code(error).into()));
             effects.replies.push((id, Answer::Response(header, response)));
             return;
         }
         let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
         let deadline = now.monotonic + wait;
         self.try_fetch(id, header, request, deadline, now, effects);
+    }
+
+    /// So many bytes of answers may be held from here on.
+    pub fn set_answer_room(&mut self, bytes: usize) {
+        self.fetches.room = bytes.saturating_sub(self.fetches.reading_bytes);
     }
 
     /// A queue's high watermark moved, or the queue is gone.
@@ -129,14 +147,14 @@ impl Core {
         if let Some(parked) = self.fetches.unpark(id) {
             self.clear_fetch_deadline(id, parked.deadline);
         }
-        self.fetches.reading.remove(&id);
+        self.fetches.take_reading(id);
     }
 
     /// All pieces of one partition are there; answers when that was the last.
     pub(super) fn on_fetch_gathered(&mut self, id: RequestId, effects: &mut Effects) {
         let Some(reading) = self.fetches.reading.get(&id) else { return };
         if reading.slots.iter().all(|slot| slot.gather.is_complete())
-            && let Some(done) = self.fetches.reading.remove(&id)
+            && let Some(done) = self.fetches.take_reading(id)
         {
             finish(id, done, effects);
         }
@@ -176,17 +194,25 @@ impl Core {
             let gather = self.gather(ReadOwner::Fetch, id, slots.len(), pieces, effects);
             slots.push(Slot { topic, partition, gather });
         }
-        let reading = ReadingFetch { header, response: draft.response, slots };
+        let bytes = draft.bytes;
+        self.fetches.room = self.fetches.room.saturating_sub(bytes);
+        let reading = ReadingFetch { header, response: draft.response, slots, bytes };
         if reading.slots.iter().all(|slot| slot.gather.is_complete()) {
             finish(id, reading, effects);
         } else {
+            self.fetches.reading_bytes += bytes;
             self.fetches.reading.insert(id, reading);
         }
     }
 
+    /// The most bytes of records in one response now.
+    fn response_bytes_max(&self) -> usize {
+        self.fetches.room.clamp(RESPONSE_BYTES_MIN, RESPONSE_BYTES_MAX)
+    }
+
     fn draft_fetch(&self, header: &RequestHeader, request: &FetchRequest) -> Draft {
         let mut draft = Draft::default();
-        let bytes_maximum = usize::try_from(request.max_bytes).unwrap_or(0).min(RESPONSE_BYTES_MAX);
+        let bytes_maximum = usize::try_from(request.max_bytes).unwrap_or(0).min(self.response_bytes_max());
         let by_id = header.version >= 13;
         for (topic_index, topic) in request.topics.iter().enumerate() {
             let mut partitions = Vec::with_capacity(topic.partitions.len());
@@ -287,16 +313,19 @@ pub(super) fn check_leader_epoch(believed: i32) -> Result<(), ResponseError> {
 }
 
 fn finish(id: RequestId, reading: ReadingFetch, effects: &mut Effects) {
-    let ReadingFetch { header, mut response, slots } = reading;
-    for slot in slots {
-        let partition = &mut response.responses[slot.topic].partitions[slot.partition];
-        match slot.gather.into_bytes() {
-            Ok(bytes) => partition.records = Some(bytes),
-            Err(error) => partition.error_code = error.code(),
+    let ReadingFetch { header, mut response, slots, bytes: _ } = reading;
+    let mut records = Vec::with_capacity(slots.len());
+    for Slot { topic, partition, gather } in slots {
+        match gather.into_parts() {
+            Ok(parts) => records.push(FetchedRecords { topic, partition, parts }),
+            Err(error) => response.responses[topic].partitions[partition].error_code = error.code(),
         }
     }
-    effects.replies.push((id, Answer::Response(header, Box::new(Response::Fetch(response)))));
+    let answer = FetchAnswer { response, records };
+    effects.replies.push((id, Answer::Response(header, Box::new(Response::Fetch(answer)))));
 }
 
 /// The most bytes of records in one response, whatever the request asks; one batch may exceed it.
-const RESPONSE_BYTES_MAX: usize = 64 << 20;
+const RESPONSE_BYTES_MAX: usize = 16 << 20;
+/// As much may be in one response however short memory is.
+const RESPONSE_BYTES_MIN: usize = 64 << 10;
