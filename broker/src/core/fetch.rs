@@ -1,6 +1,6 @@
 //! Fetch, versions 4 to 18: whole batches from the one that holds the offset, below the high watermark, at once or
 //! when enough has come, at the latest after the wait that the request allows.
-//! Departures from Kafka: no sessions (session id 0 is always a full fetch), no followers, isolation levels are alike.
+//! Incremental sessions are in `fetch_sessions`. Departures from Kafka: no followers, isolation levels are alike.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -9,8 +9,10 @@ use std::time::Duration;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_request::FetchPartition;
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
-use kafka_protocol::messages::{FetchRequest, FetchResponse};
+use kafka_protocol::messages::{FetchRequest, FetchResponse, TopicName};
+use uuid::Uuid;
 
+use super::fetch_sessions::FetchSessions;
 use super::gather::{Gather, ReadOwner};
 use super::log::{ReadError, ReadPiece};
 use super::machine::{Answer, Core, Effects, RequestId};
@@ -25,6 +27,7 @@ use crate::wire::response::Response;
 #[derive(Debug, Default)]
 pub(super) struct Fetches {
     parked: BTreeMap<RequestId, ParkedFetch>,
+    sessions: FetchSessions,
     waiters: BTreeMap<QueueId, BTreeSet<RequestId>>,
     woken: BTreeSet<RequestId>,
     reading: BTreeMap<RequestId, ReadingFetch>,
@@ -38,9 +41,26 @@ pub(super) struct Fetches {
 #[derive(Debug)]
 struct ParkedFetch {
     header: RequestHeader,
-    request: FetchRequest,
+    wanted: Wanted,
     deadline: Duration,
     queues: Vec<QueueId>,
+}
+
+/// What a fetch asks for.
+#[derive(Debug)]
+enum Wanted {
+    /// The partitions that the request names.
+    Named(FetchRequest),
+    /// What has happened in a session.
+    Session(SessionFetch),
+}
+
+/// A fetch in a session.
+#[derive(Debug, Clone, Copy)]
+struct SessionFetch {
+    id: i32,
+    bytes_minimum: i32,
+    bytes_maximum: i32,
 }
 
 /// A fetch whose records are on their way from the disk.
@@ -69,9 +89,17 @@ struct Draft {
     bytes: usize,
     has_error: bool,
     queues: Vec<QueueId>,
+    /// What a session's client will know: slot, high watermark and log start (none after an error, so that the state
+    /// is told when the error is gone), whether there are records.
+    told: Vec<(u64, Option<(Offset, Offset)>, bool)>,
 }
 
 impl Fetches {
+    /// No fetches; the seed makes the ids of sessions and differs from one process to the next.
+    pub(super) fn new(session_seed: u64) -> Fetches {
+        Fetches { sessions: FetchSessions::new(session_seed), ..Fetches::default() }
+    }
+
     pub(super) fn ids(&self, range: RangeInclusive<RequestId>) -> Vec<RequestId> {
         let parked = self.parked.range(range.clone()).map(|(id, _)| *id);
         parked.chain(self.reading.range(range).map(|(id, _)| *id)).collect()
@@ -89,6 +117,11 @@ impl Fetches {
 
     fn unpark(&mut self, id: RequestId) -> Option<ParkedFetch> {
         let parked = self.parked.remove(&id)?;
+        if let Wanted::Session(fetch) = parked.wanted
+            && let Some(session) = self.sessions.get_mut(fetch.id)
+        {
+            session.parked.remove(&id);
+        }
         for queue in &parked.queues {
             if let Some(waiters) = self.waiters.get_mut(queue) {
                 waiters.remove(&id);
@@ -110,15 +143,46 @@ impl Core {
         now: Now,
         effects: &mut Effects,
     ) {
-        if request.session_id != 0 {
-            let error = ResponseError::FetchSessionIdNotFound.code();
-            let response = Box::new(Response::Fetch(FetchResponse::default().with_error_code(error).into()));
-            effects.replies.push((id, Answer::Response(header, response)));
-            return;
-        }
         let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
         let deadline = now.monotonic + wait;
-        self.try_fetch(id, header, request, deadline, now, effects);
+        match self.open_or_advance_session(&header, request, now, effects) {
+            Ok(wanted) => self.try_fetch(id, header, wanted, deadline, now, effects),
+            Err(error) => self.refuse_fetch(id, header, error, effects),
+        }
+    }
+
+    /// What the request asks for, once its session is opened, advanced or closed as it says.
+    fn open_or_advance_session(
+        &mut self,
+        header: &RequestHeader,
+        request: FetchRequest,
+        now: Now,
+        effects: &mut Effects,
+    ) -> Result<Wanted, ResponseError> {
+        let by_id = header.version >= 13;
+        let (mut id, sessions) = (request.session_id, &mut self.fetches.sessions);
+        if request.session_epoch > 0 {
+            if !sessions.advance(&request, by_id, now.monotonic)? {
+                return Ok(Wanted::Named(request.with_topics(Vec::new())));
+            }
+        } else {
+            let left_over = sessions.close(id);
+            id =
+                if request.session_epoch == 0 { sessions.open(&request, by_id, now.monotonic).unwrap_or(0) } else { 0 };
+            for waiting in left_over {
+                self.retry_fetch(waiting, now, effects);
+            }
+        }
+        if id == 0 {
+            return Ok(Wanted::Named(request));
+        }
+        let (bytes_minimum, bytes_maximum) = (request.min_bytes, request.max_bytes);
+        Ok(Wanted::Session(SessionFetch { id, bytes_minimum, bytes_maximum }))
+    }
+
+    fn refuse_fetch(&mut self, id: RequestId, header: RequestHeader, error: ResponseError, effects: &mut Effects) {
+        let response = FetchResponse::default().with_error_code(error.code());
+        effects.replies.push((id, Answer::Response(header, Box::new(Response::Fetch(response.into())))));
     }
 
     /// So many bytes of answers may be held from here on.
@@ -131,6 +195,7 @@ impl Core {
         if let Some(waiters) = self.fetches.waiters.get(&queue) {
             self.fetches.woken.extend(waiters.iter().copied());
         }
+        self.fetches.sessions.wake(queue, &mut self.fetches.woken);
     }
 
     pub(super) fn retry_woken_fetches(&mut self, now: Now, effects: &mut Effects) {
@@ -163,29 +228,45 @@ impl Core {
     fn retry_fetch(&mut self, id: RequestId, now: Now, effects: &mut Effects) {
         let Some(parked) = self.fetches.unpark(id) else { return };
         self.clear_fetch_deadline(id, parked.deadline);
-        self.try_fetch(id, parked.header, parked.request, parked.deadline, now, effects);
+        self.try_fetch(id, parked.header, parked.wanted, parked.deadline, now, effects);
     }
 
     fn try_fetch(
         &mut self,
         id: RequestId,
         header: RequestHeader,
-        request: FetchRequest,
+        wanted: Wanted,
         deadline: Duration,
         now: Now,
         effects: &mut Effects,
     ) {
-        let draft = self.draft_fetch(&header, &request);
-        let bytes_minimum = usize::try_from(request.min_bytes).unwrap_or(0);
+        let (draft, bytes_minimum) = match &wanted {
+            Wanted::Named(request) => (self.draft_fetch(&header, request), request.min_bytes),
+            Wanted::Session(fetch) => match self.draft_session(*fetch) {
+                Some(draft) => (draft, fetch.bytes_minimum),
+                None => return self.refuse_fetch(id, header, ResponseError::FetchSessionIdNotFound, effects),
+            },
+        };
+        let bytes_minimum = usize::try_from(bytes_minimum).unwrap_or(0);
         if draft.has_error || draft.bytes >= bytes_minimum || deadline <= now.monotonic {
+            if let Wanted::Session(fetch) = wanted
+                && let Some(session) = self.fetches.sessions.get_mut(fetch.id)
+            {
+                draft.told.iter().for_each(|(slot, told, has_records)| session.tell(*slot, *told, *has_records));
+            }
             return self.answer_fetch(id, header, draft, effects);
         }
         for queue in &draft.queues {
             self.fetches.waiters.entry(*queue).or_default().insert(id);
         }
+        if let Wanted::Session(fetch) = wanted
+            && let Some(session) = self.fetches.sessions.get_mut(fetch.id)
+        {
+            session.parked.insert(id);
+        }
         self.set_fetch_deadline(id, deadline);
         effects.points.push(points::FETCH_PARKED);
-        self.fetches.parked.insert(id, ParkedFetch { header, request, deadline, queues: draft.queues });
+        self.fetches.parked.insert(id, ParkedFetch { header, wanted, deadline, queues: draft.queues });
     }
 
     fn answer_fetch(&mut self, id: RequestId, header: RequestHeader, draft: Draft, effects: &mut Effects) {
@@ -224,31 +305,71 @@ impl Core {
                     Some(name) => self.read_partition(name, wanted, left, draft.bytes == 0),
                     None => Err(ResponseError::UnknownTopicId),
                 };
-                let data = PartitionData::default().with_partition_index(wanted.partition);
-                partitions.push(match result {
-                    Ok(read) => {
-                        draft.queues.push(read.queue);
-                        draft.bytes += read.bytes;
-                        if !read.pieces.is_empty() {
-                            draft.reads.push((topic_index, partition_index, read.pieces));
-                        }
-                        draft.has_error |= read.error.is_some();
-                        data.with_error_code(read.error.map_or(0, |error| error.code()))
-                            .with_high_watermark(read.high_watermark.0)
-                            .with_last_stable_offset(read.high_watermark.0)
-                            .with_log_start_offset(read.log_start.0)
-                            .with_aborted_transactions(None)
-                    }
-                    Err(error) => {
-                        draft.has_error = true;
-                        data.with_error_code(error.code()).with_high_watermark(-1).with_aborted_transactions(None)
-                    }
-                });
+                if let Ok(read) = &result {
+                    draft.queues.push(read.queue);
+                }
+                partitions.push(draft.take(topic_index, partition_index, wanted.partition, result));
             }
             let answer = FetchableTopicResponse::default().with_partitions(partitions);
             draft.response.responses.push(answer.with_topic(topic.topic.clone()).with_topic_id(topic.topic_id));
         }
         draft
+    }
+
+    /// As `draft_fetch`, for the partitions of a session in which something happened; none where the session is gone.
+    fn draft_session(&mut self, fetch: SessionFetch) -> Option<Draft> {
+        let mut draft = Draft::default();
+        draft.response.session_id = fetch.id;
+        let bytes_maximum = usize::try_from(fetch.bytes_maximum).unwrap_or(0).min(self.response_bytes_max());
+        let mut topics: BTreeMap<(Uuid, &TopicName), usize> = BTreeMap::new();
+        let (mut resting, mut watched) = (Vec::new(), Vec::new());
+        let session = self.fetches.sessions.get(fetch.id)?;
+        for (slot, partition) in session.ready() {
+            let left = bytes_maximum.saturating_sub(draft.bytes);
+            if left == 0 && draft.bytes > 0 {
+                break;
+            }
+            let name = match partition.topic_id.is_nil() {
+                true => Some(partition.topic.as_str()),
+                false => self.metadata.name_of(partition.topic_id.as_u128()),
+            };
+            let result = match name {
+                Some(name) => self.read_partition(name, &partition.wanted, left, draft.bytes == 0),
+                None => Err(ResponseError::UnknownTopicId),
+            };
+            if let Ok(read) = &result {
+                watched.push((slot, read.queue));
+                let told = (read.high_watermark, read.log_start);
+                if read.pieces.is_empty() && read.error.is_none() && partition.told == Some(told) {
+                    if partition.wanted.fetch_offset >= read.high_watermark.0 {
+                        resting.push(slot);
+                    }
+                    continue;
+                }
+                let is_told = read.error.is_none().then_some(told);
+                draft.told.push((slot, is_told, !read.pieces.is_empty()));
+            } else {
+                draft.told.push((slot, None, false));
+            }
+            let responses = &mut draft.response.responses;
+            let topic = *topics.entry((partition.topic_id, &partition.topic)).or_insert_with(|| {
+                let answer = FetchableTopicResponse::default().with_topic(partition.topic.clone());
+                responses.push(answer.with_topic_id(partition.topic_id));
+                responses.len() - 1
+            });
+            let place = draft.response.responses[topic].partitions.len();
+            let data = draft.take(topic, place, partition.wanted.partition, result);
+            draft.response.responses[topic].partitions.push(data);
+        }
+        // The records of a response lie in the order of its partitions.
+        draft.reads.sort_by_key(|(topic, partition, _)| (*topic, *partition));
+        for (slot, queue) in watched {
+            self.fetches.sessions.watch(fetch.id, slot, queue);
+        }
+        if let Some(session) = self.fetches.sessions.get_mut(fetch.id) {
+            resting.into_iter().for_each(|slot| session.rest(slot));
+        }
+        Some(draft)
     }
 
     fn read_partition(
@@ -289,6 +410,36 @@ impl Core {
             Err(ReadError::QueueFenced) => read.error = Some(ResponseError::KafkaStorageError),
         }
         Ok(read)
+    }
+}
+
+impl Draft {
+    /// Adds what a partition's read found; gives its answer.
+    fn take(
+        &mut self,
+        topic: usize,
+        partition: usize,
+        index: i32,
+        result: Result<PartitionRead, ResponseError>,
+    ) -> PartitionData {
+        let data = PartitionData::default().with_partition_index(index).with_aborted_transactions(None);
+        match result {
+            Ok(read) => {
+                self.bytes += read.bytes;
+                if !read.pieces.is_empty() {
+                    self.reads.push((topic, partition, read.pieces));
+                }
+                self.has_error |= read.error.is_some();
+                data.with_error_code(read.error.map_or(0, |error| error.code()))
+                    .with_high_watermark(read.high_watermark.0)
+                    .with_last_stable_offset(read.high_watermark.0)
+                    .with_log_start_offset(read.log_start.0)
+            }
+            Err(error) => {
+                self.has_error = true;
+                data.with_error_code(error.code()).with_high_watermark(-1)
+            }
+        }
     }
 }
 

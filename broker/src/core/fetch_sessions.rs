@@ -9,6 +9,7 @@ use std::time::Duration;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_request::FetchPartition;
 use kafka_protocol::messages::{FetchRequest, TopicName};
+use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::machine::RequestId;
@@ -91,7 +92,12 @@ impl FetchSessions {
     }
 
     /// Takes in an incremental request; whether the session has any partition left. A session without is closed.
-    pub(super) fn advance(&mut self, request: &FetchRequest, by_id: bool, now: Duration) -> Result<bool, ResponseError> {
+    pub(super) fn advance(
+        &mut self,
+        request: &FetchRequest,
+        by_id: bool,
+        now: Duration,
+    ) -> Result<bool, ResponseError> {
         let id = request.session_id;
         let session = self.sessions.get_mut(&id).ok_or(ResponseError::FetchSessionIdNotFound)?;
         if session.epoch != request.session_epoch {
@@ -150,7 +156,9 @@ impl FetchSessions {
 
     /// Has a partition woken by its queue.
     pub(super) fn watch(&mut self, id: i32, slot: u64, queue: QueueId) {
-        let Some(partition) = self.sessions.get_mut(&id).and_then(|session| session.slots.get_mut(&slot)) else { return };
+        let Some(partition) = self.sessions.get_mut(&id).and_then(|session| session.slots.get_mut(&slot)) else {
+            return;
+        };
         let before = partition.queue.replace(queue);
         if before == Some(queue) {
             return;
@@ -173,8 +181,10 @@ impl FetchSessions {
     fn update(&mut self, id: i32, request: &FetchRequest) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         for topic in &request.topics {
+            // A copy: the request's own lies in the buffer that it was read into.
+            let name = TopicName(StrBytes::from_string(topic.topic.to_string()));
             for wanted in &topic.partitions {
-                let key = (topic.topic_id, topic.topic.clone(), wanted.partition);
+                let key = (topic.topic_id, name.clone(), wanted.partition);
                 let slot = session.places.get(&key).copied().unwrap_or_else(|| {
                     session.slot_next += 1;
                     session.places.insert(key, session.slot_next);
@@ -183,7 +193,7 @@ impl FetchSessions {
                 let partition = session.slots.entry(slot).or_insert_with(|| {
                     self.partitions += 1;
                     SessionPartition {
-                        topic: topic.topic.clone(),
+                        topic: name.clone(),
                         topic_id: topic.topic_id,
                         wanted: FetchPartition::default(),
                         told: None,
@@ -248,9 +258,9 @@ impl Session {
     }
 
     /// The client is told a partition's state; one that had records goes behind the others.
-    pub(super) fn tell(&mut self, slot: u64, told: (Offset, Offset), had_records: bool) {
+    pub(super) fn tell(&mut self, slot: u64, told: Option<(Offset, Offset)>, had_records: bool) {
         if let Some(partition) = self.slots.get_mut(&slot) {
-            partition.told = Some(told);
+            partition.told = told;
         }
         if had_records {
             self.rest(slot);

@@ -1,7 +1,6 @@
 //! Tests of fetch sessions as a table of their own; what a client sees of them is in `tests/node`.
 
 use kafka_protocol::messages::fetch_request::{FetchTopic, ForgottenTopic};
-use kafka_protocol::protocol::StrBytes;
 
 use super::*;
 
@@ -37,7 +36,7 @@ fn only_partitions_in_which_something_happened_are_looked_at() {
     sessions.wake(QueueId(0), &mut woken);
     sessions.wake(QueueId(7), &mut woken);
     assert_eq!((ready(&sessions, id), woken), (vec![2, 0], BTreeSet::from([waiting])));
-    sessions.get_mut(id).expect("it is open").tell(slots[2], (Offset(1), Offset(0)), true);
+    sessions.get_mut(id).expect("it is open").tell(slots[2], Some((Offset(1), Offset(0))), true);
     assert_eq!(ready(&sessions, id), [0, 2], "who had records goes behind the others");
     assert_eq!(sessions.advance(&request(id, 1, "t", 1..2), false, Duration::ZERO), Ok(true));
     assert_eq!(ready(&sessions, id), [0, 2, 1], "what a request changes is looked at");
@@ -78,7 +77,7 @@ fn forgotten_partitions_go_and_with_the_last_the_session() {
 #[test]
 fn sessions_are_bounded_and_only_idle_ones_give_way() {
     let mut sessions = FetchSessions::new(1);
-    let mut open = |sessions: &mut FetchSessions, now| sessions.open(&request(0, 0, "t", 0..1), false, now);
+    let open = |sessions: &mut FetchSessions, now| sessions.open(&request(0, 0, "t", 0..1), false, now);
     let first = open(&mut sessions, Duration::ZERO).expect("there is room");
     for _ in 1..SESSIONS_MAX {
         assert!(open(&mut sessions, Duration::from_secs(1)).is_some());

@@ -9,6 +9,7 @@ pub mod config;
 mod describe;
 pub mod dump;
 mod fetch;
+mod fetch_sessions;
 mod gather;
 mod list_offsets;
 pub mod log;

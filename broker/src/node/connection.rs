@@ -11,7 +11,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::intake::Intake;
@@ -19,6 +19,7 @@ use super::outgoing::Outgoing;
 use super::shard::{Shard, Shared};
 use crate::core::machine::{Event, RequestId};
 use crate::ports::{Clock, Disk, Observer};
+use crate::wire::api::Api;
 use crate::wire::frame::{LENGTH_BYTES, take_frame};
 use crate::wire::request;
 
@@ -217,8 +218,9 @@ impl<C: Clock, S: AsyncRead + AsyncWrite + Unpin> Connection<C, S> {
             else {
                 break;
             };
-            self.frame_recent = frame.len();
             let bytes = frame.len();
+            self.frame_recent = bytes;
+            let frame = detached(frame);
             let (header, request) = request::decode(frame).map_err(|error| refused(&error))?;
             let id = RequestId { connection: self.id, sequence: outgoing.expect_answer(bytes) };
             self.intake.push(Event::Request { id, header, request: Box::new(request) });
@@ -246,6 +248,12 @@ impl<C: Clock, S: AsyncRead + AsyncWrite + Unpin> Connection<C, S> {
     }
 }
 
+/// A request that may wait for long does not hold on to a buffer that others were read into. What is produced is stored.
+fn detached(frame: Bytes) -> Bytes {
+    let is_produce = frame.starts_with(&Api::Produce.key().to_be_bytes());
+    if is_produce || frame.len() > DETACHED_BYTES_MAX { frame } else { Bytes::copy_from_slice(&frame) }
+}
+
 fn claimed_length(buffer: &BytesMut) -> Option<usize> {
     usize::try_from(i32::from_be_bytes(*buffer.first_chunk::<LENGTH_BYTES>()?)).ok()
 }
@@ -270,6 +278,8 @@ const READ_BYTES: usize = 64 << 10;
 const READ_BYTES_MIN: usize = 4 << 10;
 /// Connections whose requests are longer read into a buffer of their own, which saves a copy.
 const CHUNK_FRAME_BYTES_MAX: usize = 16 << 10;
+/// Requests that are longer hold on to what they were read into.
+const DETACHED_BYTES_MAX: usize = CHUNK_FRAME_BYTES_MAX;
 const CHUNK_BYTES: usize = 128 << 10;
 const CHUNK_BYTES_MIN: usize = 32 << 10;
 /// What a connection may hold also when memory is short.

@@ -1,7 +1,9 @@
 //! A node's state behind one cell, and the turn: events go through the core, and its effects are performed in one
-//! order. A turn: (1) every event that has come since the last turn, and the one that began it, through the core, (2) inline disk effects in order, (3) points and events to the
-//! observer, (4) asynchronous disk effects started, (5) what the inline effects reported back through the core, again
-//! from 2 while there is more, (6) answers, each into its connection's output. A halt ends the turn before 3.
+//! order. A turn: (1) every event that has come since the last turn, and the one that began it, through the core,
+//! (2) inline disk effects in order, (3) points and events to the observer, (4) asynchronous disk effects started,
+//! (5) what the inline effects reported back through the core, again from 2 while there is more, (6) answers, each into
+//! its connection's output, (7) the ends of connections, whose last requests are answered then. A halt ends the turn
+//! before 3.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -89,7 +91,10 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
         for event in arrived.drain(..).chain(events) {
             match &event {
                 Event::Request { .. } => self.observer.point(points::REQUEST_RECEIVED),
-                Event::ConnectionClosed(connection) => left.push(*connection),
+                Event::ConnectionClosed(connection) => {
+                    left.push(*connection);
+                    continue;
+                }
                 Event::Disk(_) | Event::Deadline => {}
             }
             self.core.step(now, event, &mut effects);
@@ -126,6 +131,7 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
         }
         self.deliver(effects);
         for connection in left {
+            self.core.step(now, Event::ConnectionClosed(connection), &mut Effects::default());
             if let Some(connection) = self.connections.get(&connection) {
                 connection.borrow_mut().close();
             }

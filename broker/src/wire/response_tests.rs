@@ -25,8 +25,8 @@ use kafka_protocol::protocol::{Decodable, StrBytes};
 use uuid::Uuid;
 
 use super::*;
-use crate::wire::fetch::FetchedRecords;
 use crate::wire::api::Api;
+use crate::wire::fetch::FetchedRecords;
 
 fn text(value: &'static str) -> StrBytes {
     StrBytes::from_static_str(value)
