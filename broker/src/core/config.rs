@@ -59,6 +59,8 @@ pub struct NodeConfig {
     pub frame_bytes_max: usize,
     /// The most connections at a time.
     pub connections_max: usize,
+    /// The most bytes that requests without an answer and answers that are not sent may hold, all connections together.
+    pub inflight_bytes_max: usize,
 }
 
 /// Why a configuration is refused.
@@ -117,6 +119,7 @@ impl NodeConfig {
             snapshot_records: 10_000,
             frame_bytes_max: 100 << 20,
             connections_max: 4096,
+            inflight_bytes_max: 128 << 20,
         }
     }
 
@@ -135,6 +138,7 @@ impl NodeConfig {
         config.proposal_timeout = Duration::from_secs(3);
         config.frame_bytes_max = 1 << 20;
         config.connections_max = 64;
+        config.inflight_bytes_max = 1 << 20;
         config
     }
 
@@ -180,6 +184,7 @@ impl NodeConfig {
             "snapshot-records" => self.snapshot_records.to_string(),
             "frame-bytes-max" => self.frame_bytes_max.to_string(),
             "connections-max" => self.connections_max.to_string(),
+            "inflight-bytes-max" => self.inflight_bytes_max.to_string(),
             "advertised" => self.advertised.as_ref().map(|at| format!("{}:{}", at.host, at.port))?,
             "listen" => self.listen.to_string(),
             "node-id" => self.node_id.to_string(),
@@ -263,6 +268,10 @@ impl NodeConfig {
             "connections-max" => {
                 self.connections_max = count(1, 1 << 20).ok_or_else(|| refused("a count from 1 to 2^20"))? as usize;
             }
+            "inflight-bytes-max" => {
+                self.inflight_bytes_max =
+                    count(64 << 10, 1 << 40).ok_or_else(|| refused("bytes from 65536 to 2^40"))? as usize;
+            }
             _ => self.set_cluster(name, value)?,
         }
         Ok(())
@@ -310,7 +319,7 @@ fn peers_text(peers: &[Peer]) -> String {
 }
 
 /// The settings' names, as the command line has them.
-pub const KEYS: [&str; 27] = [
+pub const KEYS: [&str; 28] = [
     "layout",
     "flush",
     "flush-interval-ms",
@@ -335,6 +344,7 @@ pub const KEYS: [&str; 27] = [
     "snapshot-records",
     "frame-bytes-max",
     "connections-max",
+    "inflight-bytes-max",
     "advertised",
     "listen",
     "node-id",

@@ -172,6 +172,8 @@ impl Core {
         if metadata_log.queues.get(&QueueId::METADATA).map_or(metadata_log.unlisted_fenced, |queue| queue.fenced) {
             return Err(StartError::MetadataCorrupt);
         }
+        // The log's epoch rises with every start, should the draw be the same.
+        let session_seed = cluster_draw ^ u64::from(metadata_log.epoch.0) << 32;
         let snapshot = metadata_snapshot.map(|(_, bytes)| Metadata::decode_snapshot(&bytes)).transpose()?;
         let snapshot_at = snapshot.as_ref().map_or(Offset(0), Metadata::record_next);
         let mut metadata = snapshot.unwrap_or_default();
@@ -188,7 +190,7 @@ impl Core {
             metadata,
             logs: BTreeMap::new(),
             produces: Produces::default(),
-            fetches: Fetches::default(),
+            fetches: Fetches::new(session_seed),
             lookups: Lookups::default(),
             admin: Admin::default(),
             producer_ids: ProducerIds::default(),

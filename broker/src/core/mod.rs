@@ -10,6 +10,7 @@ mod control;
 mod describe;
 pub mod dump;
 mod fetch;
+mod fetch_sessions;
 mod gather;
 mod list_offsets;
 pub mod log;

@@ -12,7 +12,7 @@ use kafka_protocol::messages::ProduceResponse;
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use super::batch::{self, Batch};
+use super::batch::Batch;
 use super::log::AppendError;
 use super::machine::{Answer, Core, Effects, RequestId};
 use super::metadata::{Partition, Topic};
@@ -224,13 +224,14 @@ impl Place {
 }
 
 fn checked_batch(records: Bytes, bytes_maximum: usize) -> Result<Batch, Refused> {
-    let batches = batch::split_batches(records).map_err(|error| {
+    let mut rest = records;
+    let batch = Batch::take(&mut rest, 0).map_err(|error| {
         let code = ResponseError::try_from_code(error.kafka_error()).unwrap_or(ResponseError::CorruptMessage);
         Refused::because(code, error.to_string())
     })?;
-    let Ok([batch]) = <[Batch; 1]>::try_from(batches) else {
+    if !rest.is_empty() {
         return Err(Refused::because(ResponseError::InvalidRecord, "exactly one batch per partition is accepted"));
-    };
+    }
     if batch.bytes.len() > bytes_maximum {
         let message = format!("the batch of {} bytes is above max.message.bytes {bytes_maximum}", batch.bytes.len());
         return Err(Refused::because(ResponseError::MessageTooLarge, message));

@@ -278,6 +278,7 @@ fn describe(answer: &Answer) -> String {
             format!("produced: error {}, base offset {}", answer.error_code, answer.base_offset)
         }
         Response::Fetch(response) => {
+            let response = response.joined();
             let answer = &response.responses[0].partitions[0];
             let records = read_records(answer.records.clone().unwrap_or_default()).unwrap();
             let offsets: Vec<i64> = records.iter().map(|record| record.offset.0).collect();

@@ -4,6 +4,8 @@
 //! Not here: decisions (`core`), files (`store`), sockets and clocks (`real`, or a simulation's ports).
 
 mod connection;
+mod intake;
+mod outgoing;
 mod shard;
 
 use std::cell::RefCell;
@@ -19,6 +21,7 @@ use crate::core::machine::{Core, Effects, Event, Start, StartError};
 use crate::mutant::Mutant;
 use crate::ports::{Clock, Disk, Listener, Net, Observer, Rand};
 use crate::store::{OpenError, Store, StoreSettings};
+use intake::Intake;
 use shard::{Shard, Shared};
 
 /// What a node needs from the world.
@@ -97,19 +100,21 @@ pub async fn run<D: Disk, N: Net, C: Clock, R: Rand, O: Observer>(
     let advertised = config.advertised.clone().unwrap_or_else(|| reachable(bound));
     let connections_max = config.connections_max;
     let frame_bytes_max = config.frame_bytes_max;
+    let intake = Rc::new(Intake::new(config.inflight_bytes_max));
     let cluster_draw = rand.draw("cluster", u64::from(config.node_id.unsigned_abs()));
     let incarnation = rand.draw("incarnation", u64::from(config.node_id.unsigned_abs()));
     let mut effects = Effects::default();
     let start = Start { config, advertised, recovered, mutant, cluster_draw, incarnation };
     let core = Core::new(start, shard::now(&clock), &mut effects)?;
     let shared: Shared<D, C, O> = Rc::new_cyclic(|itself: &Weak<RefCell<Shard<D, C, O>>>| {
-        RefCell::new(Shard::new(core, store, clock.clone(), observer, itself.clone()))
+        RefCell::new(Shard::new(core, store, clock.clone(), observer, intake, itself.clone()))
     });
     shared.borrow_mut().take_turn_with(effects, []);
     let (halted, deadline_moved, serving) = {
         let shard = shared.borrow();
         (shard.halted.clone(), shard.deadline_moved.clone(), shard.serving.clone())
     };
+    tokio::task::spawn_local(take_turns(Rc::downgrade(&shared)));
     let bounds = connection::Bounds { connections_max, frame_bytes_max };
     let welcome = async {
         while !shared.borrow().is_serving() {
@@ -123,11 +128,23 @@ pub async fn run<D: Disk, N: Net, C: Clock, R: Rand, O: Observer>(
         () = halted.notified() => {}
         () = stop => {}
         () = keep_deadlines(&shared, &clock, &deadline_moved) => {}
+        () = connection::close_stalled(&shared, &clock) => {}
         () = welcome => {}
     }
     let result = end(&shared, &clock).await;
     connection::close_all(&shared);
     result
+}
+
+/// Takes a turn whenever requests have come. It stands in line behind the connections that are being read, so that one
+/// turn takes the requests of all of them.
+async fn take_turns<D: Disk, C: Clock, O: Observer>(shard: Weak<RefCell<Shard<D, C, O>>>) {
+    let Some(intake) = shard.upgrade().map(|shard| shard.borrow().intake.clone()) else { return };
+    loop {
+        intake.arrived.notified().await;
+        let Some(shard) = shard.upgrade() else { return };
+        shard.borrow_mut().take_turn([]);
+    }
 }
 
 async fn accept<D: Disk, C: Clock, O: Observer, L>(
@@ -142,7 +159,7 @@ async fn accept<D: Disk, C: Clock, O: Observer, L>(
     loop {
         match listener.accept().await {
             Ok((stream, _)) if shared.borrow().connections.len() < bounds.connections_max => {
-                connection::serve(shared, stream, bounds);
+                connection::serve(shared, clock, stream, bounds);
             }
             Ok((stream, peer)) => {
                 tracing::warn!(%peer, "connection refused: connections-max is reached");
@@ -178,18 +195,18 @@ async fn keep_deadlines<D: Disk, C: Clock, O: Observer>(
 
 /// Ends cleanly: no more requests are taken, what was accepted is confirmed and answered, everything is synced.
 async fn end<D: Disk, C: Clock, O: Observer>(shared: &Shared<D, C, O>, clock: &C) -> Result<(), NodeExit> {
-    let (halted, drained) = {
+    let (halted, intake) = {
         let mut shard = shared.borrow_mut();
         if let Some(halt) = shard.halt.take() {
             return Err(halt.into());
         }
         shard.start_draining();
-        (shard.halted.clone(), shard.drained.clone())
+        (shard.halted.clone(), shard.intake.clone())
     };
     let deadline = clock.sleep_until(clock.monotonic() + DRAIN);
     let wait = async {
         while !shared.borrow().is_drained() {
-            drained.notified().await;
+            intake.drained.notified().await;
         }
     };
     tokio::select! {

@@ -1,7 +1,9 @@
 //! A node's state behind one cell, and the turn: events go through the core, and its effects are performed in one
-//! order. A turn: (1) every event through the core, (2) inline disk effects in order, (3) points and events to the
-//! observer, (4) asynchronous disk effects started, (5) what the inline effects reported back through the core, again
-//! from 2 while there is more, (6) answers, each into its connection's output. A halt ends the turn before 3.
+//! order. A turn: (1) every event that has come since the last turn, and the one that began it, through the core,
+//! (2) inline disk effects in order, (3) points and events to the observer, (4) asynchronous disk effects started,
+//! (5) what the inline effects reported back through the core, again from 2 while there is more, (6) answers, each into
+//! its connection's output, (7) the ends of connections, whose last requests are answered then. A halt ends the turn
+//! before 3.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,7 +12,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::connection::Outgoing;
+use super::intake::Intake;
+use super::outgoing::Outgoing;
 use crate::core::log::{DiskEffect, Halt};
 use crate::core::machine::{Core, Effects, Event};
 use crate::core::types::Now;
@@ -25,13 +28,12 @@ pub(super) struct Shard<D: Disk, C: Clock, O: Observer> {
     pub(super) connections: BTreeMap<u64, Rc<RefCell<Outgoing>>>,
     pub(super) connection_next: u64,
     pub(super) halt: Option<Halt>,
-    pub(super) is_draining: bool,
+    pub(super) intake: Rc<Intake>,
     /// Notified when `halt` was set.
     pub(super) halted: Rc<Notify>,
     /// Notified when the core wants to be called earlier than armed.
     pub(super) deadline_moved: Rc<Notify>,
     /// Notified when, while draining, something was completed.
-    pub(super) drained: Rc<Notify>,
     /// Notified after turns until the core welcomes clients.
     pub(super) serving: Rc<Notify>,
     was_serving: bool,
@@ -43,6 +45,8 @@ pub(super) struct Shard<D: Disk, C: Clock, O: Observer> {
     armed: Option<Duration>,
     /// Asynchronous disk effects under way.
     started: usize,
+    /// Room for the next turn's events.
+    events_room: Vec<Event>,
     has_halted: bool,
 }
 
@@ -52,16 +56,16 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
         store: Store<D, O>,
         clock: C,
         observer: O,
+        intake: Rc<Intake>,
         itself: Weak<RefCell<Shard<D, C, O>>>,
     ) -> Shard<D, C, O> {
         Shard {
             connections: BTreeMap::new(),
             connection_next: 0,
             halt: None,
-            is_draining: false,
+            intake,
             halted: Rc::new(Notify::new()),
             deadline_moved: Rc::new(Notify::new()),
-            drained: Rc::new(Notify::new()),
             serving: Rc::new(Notify::new()),
             was_serving: false,
             core,
@@ -71,11 +75,12 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
             itself,
             armed: None,
             started: 0,
+            events_room: Vec::new(),
             has_halted: false,
         }
     }
 
-    /// Takes one turn.
+    /// Takes one turn: what has come since the last one, then the events.
     pub(super) fn take_turn(&mut self, events: impl IntoIterator<Item = Event>) {
         self.take_turn_with(Effects::default(), events);
     }
@@ -86,12 +91,21 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
             return;
         }
         let now = now(&self.clock);
-        for event in events {
-            if matches!(event, Event::Request { .. }) {
-                self.observer.point(points::REQUEST_RECEIVED);
+        self.core.set_answer_room(self.intake.budget.left());
+        let mut arrived = self.intake.take(std::mem::take(&mut self.events_room));
+        let mut left = Vec::new();
+        for event in arrived.drain(..).chain(events) {
+            match &event {
+                Event::Request { .. } => self.observer.point(points::REQUEST_RECEIVED),
+                Event::ConnectionClosed(connection) => {
+                    left.push(*connection);
+                    continue;
+                }
+                Event::Disk(_) | Event::Deadline | Event::Peer { .. } => {}
             }
             self.core.step(now, event, &mut effects);
         }
+        self.events_room = arrived;
         loop {
             self.core.end_turn(now, &mut effects);
             let reported = self.store.perform(&mut effects.disk);
@@ -122,6 +136,12 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
             }
         }
         self.deliver(effects);
+        for connection in left {
+            self.core.step(now, Event::ConnectionClosed(connection), &mut Effects::default());
+            if let Some(connection) = self.connections.get(&connection) {
+                connection.borrow_mut().close();
+            }
+        }
         self.observer.turn_ended(&|| self.core.dump());
         self.after_turn();
     }
@@ -133,10 +153,7 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
     }
 
     pub(super) fn start_draining(&mut self) {
-        self.is_draining = true;
-        for connection in self.connections.values() {
-            connection.borrow().wake_reader();
-        }
+        self.intake.is_draining.set(true);
         let mut effects = Effects::default();
         self.core.sync_all(&mut effects);
         self.take_turn_with(effects, []);
@@ -147,8 +164,8 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
     }
 
     pub(super) fn is_drained(&self) -> bool {
-        let is_sent = self.connections.values().all(|connection| connection.borrow().is_sent());
-        self.core.is_idle() && self.started == 0 && is_sent
+        let is_sent = self.connections.values().all(|connection| connection.borrow().is_drained());
+        self.intake.is_empty() && self.core.is_idle() && self.started == 0 && is_sent
     }
 
     fn check_halt(&mut self, effects: &mut Effects) -> bool {
@@ -174,12 +191,17 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
         if wanted.is_some() && (self.armed.is_none() || wanted < self.armed) {
             self.deadline_moved.notify_one();
         }
-        if self.is_draining {
-            self.drained.notify_one();
-        }
+        self.note_progress();
         if !self.was_serving && self.core.is_serving() {
             self.was_serving = true;
             self.serving.notify_one();
+        }
+    }
+
+    /// Something was completed or sent, which a node that drains wants to know.
+    pub(super) fn note_progress(&self) {
+        if self.intake.is_draining.get() {
+            self.intake.drained.notify_one();
         }
     }
 }

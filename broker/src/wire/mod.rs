@@ -4,7 +4,9 @@
 //! Start at `request::decode` for the way in and at `response::encode` for the way out.
 
 pub mod api;
+pub mod fetch;
 pub mod frame;
+pub mod output;
 pub mod request;
 pub mod response;
 pub mod shape;

@@ -4,12 +4,14 @@
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::messages::{
     ApiVersionsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteRecordsResponse, DeleteTopicsResponse,
-    DescribeClusterResponse, DescribeConfigsResponse, FetchResponse, FindCoordinatorResponse, InitProducerIdResponse,
+    DescribeClusterResponse, DescribeConfigsResponse, FindCoordinatorResponse, InitProducerIdResponse,
     ListOffsetsResponse, MetadataResponse, OffsetForLeaderEpochResponse, ProduceResponse,
 };
 use kafka_protocol::protocol::Encodable;
 
+use super::fetch::{self, FetchAnswer, Splice};
 use super::frame::LENGTH_BYTES;
+use super::output::Output;
 use super::request::RequestHeader;
 
 /// An answer.
@@ -17,7 +19,8 @@ use super::request::RequestHeader;
 #[allow(missing_docs, reason = "each variant is the codec's message of that name")]
 pub enum Response {
     Produce(ProduceResponse),
-    Fetch(FetchResponse),
+    /// The codec's message with its records beside it.
+    Fetch(FetchAnswer),
     ListOffsets(ListOffsetsResponse),
     Metadata(MetadataResponse),
     FindCoordinator(FindCoordinatorResponse),
@@ -41,24 +44,47 @@ pub struct EncodeError {
 }
 
 /// Appends a response as one frame. After an error the output is as it was.
-pub fn encode(header: RequestHeader, mut response: Response, output: &mut BytesMut) -> Result<(), EncodeError> {
-    let start = output.len();
-    output.put_i32(0);
-    output.put_i32(header.correlation_id);
-    if header.api.response_header_is_flexible(header.version) {
-        output.put_u8(0);
-    }
+pub fn encode(header: RequestHeader, mut response: Response, output: &mut Output) -> Result<(), EncodeError> {
     fit(&mut response, header.version);
-    if let Err(error) = encode_body(&response, header.version, output) {
-        output.truncate(start);
-        return Err(EncodeError { header, reason: error.to_string() });
+    let buffer = output.tail();
+    let start = buffer.len();
+    buffer.put_i32(0);
+    buffer.put_i32(header.correlation_id);
+    if header.api.response_header_is_flexible(header.version) {
+        buffer.put_u8(0);
     }
-    let Ok(length) = i32::try_from(output.len() - start - LENGTH_BYTES) else {
-        output.truncate(start);
-        return Err(EncodeError { header, reason: "longer than two gigabytes".to_owned() });
+    let mut splices = Vec::new();
+    let encoded = encode_body(&response, header.version, buffer, &mut splices);
+    let spliced_bytes: usize = records_of(&response).iter().map(fetch::FetchedRecords::bytes).sum();
+    let length = i32::try_from(buffer.len() - start - LENGTH_BYTES + spliced_bytes);
+    let (Ok(()), Ok(length)) = (&encoded, length) else {
+        buffer.truncate(start);
+        let reason = encoded.err().unwrap_or_else(|| "longer than two gigabytes".to_owned());
+        return Err(EncodeError { header, reason });
     };
-    output[start..start + LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
+    buffer[start..start + LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
+    if let (Some(first), Response::Fetch(answer)) = (splices.first(), response) {
+        let rest = buffer.split_off(first.at);
+        splice(answer, &splices, &rest, output);
+    }
     Ok(())
+}
+
+/// Puts the records where they belong; `rest` is what was encoded from the first of them on.
+fn splice(answer: FetchAnswer, splices: &[Splice], rest: &[u8], output: &mut Output) {
+    let first = splices[0].at;
+    let ends = splices.iter().skip(1).map(|splice| splice.at - first).chain([rest.len()]);
+    for ((records, splice), end) in answer.records.into_iter().zip(splices).zip(ends) {
+        records.parts.into_iter().for_each(|part| output.push(part));
+        output.tail().put_slice(&rest[splice.at - first..end]);
+    }
+}
+
+fn records_of(response: &Response) -> &[fetch::FetchedRecords] {
+    match response {
+        Response::Fetch(answer) => &answer.records,
+        _ => &[],
+    }
 }
 
 /// Takes away what the version does not have.
@@ -112,10 +138,15 @@ fn fit(response: &mut Response, version: i16) {
     }
 }
 
-fn encode_body(response: &Response, version: i16, output: &mut BytesMut) -> Result<(), impl std::fmt::Display + use<>> {
-    match response {
+fn encode_body(
+    response: &Response,
+    version: i16,
+    output: &mut BytesMut,
+    splices: &mut Vec<Splice>,
+) -> Result<(), String> {
+    let encoded = match response {
         Response::Produce(body) => body.encode(output, version),
-        Response::Fetch(body) => body.encode(output, version),
+        Response::Fetch(answer) => return fetch::encode(answer, version, output, splices),
         Response::ListOffsets(body) => body.encode(output, version),
         Response::Metadata(body) => body.encode(output, version),
         Response::FindCoordinator(body) => body.encode(output, version),
@@ -128,7 +159,8 @@ fn encode_body(response: &Response, version: i16, output: &mut BytesMut) -> Resu
         Response::DescribeConfigs(body) => body.encode(output, version),
         Response::CreatePartitions(body) => body.encode(output, version),
         Response::DescribeCluster(body) => body.encode(output, version),
-    }
+    };
+    encoded.map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Tests of the way out: every version of every call can be encoded with every field filled, and reads back.
 
+use std::io::IoSlice;
+
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
@@ -10,7 +12,7 @@ use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
 };
-use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, LeaderIdAndEpoch, PartitionData};
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use kafka_protocol::messages::metadata_response::{
@@ -18,12 +20,13 @@ use kafka_protocol::messages::metadata_response::{
 };
 use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
-use kafka_protocol::messages::{BrokerId, ProducerId, TopicName};
+use kafka_protocol::messages::{BrokerId, FetchResponse, ProducerId, TopicName};
 use kafka_protocol::protocol::{Decodable, StrBytes};
 use uuid::Uuid;
 
 use super::*;
 use crate::wire::api::Api;
+use crate::wire::fetch::FetchedRecords;
 
 fn text(value: &'static str) -> StrBytes {
     StrBytes::from_static_str(value)
@@ -57,7 +60,7 @@ fn filled(api: Api) -> Response {
                 .with_records(Some(Bytes::from_static(b"records")));
             let topic = FetchableTopicResponse::default().with_topic(name()).with_topic_id(id);
             let topic = topic.with_partitions(vec![partition]);
-            Response::Fetch(FetchResponse::default().with_error_code(70).with_responses(vec![topic]))
+            Response::Fetch(FetchResponse::default().with_error_code(70).with_responses(vec![topic]).into())
         }
         Api::ListOffsets => {
             let partition = ListOffsetsPartitionResponse::default().with_offset(4).with_leader_epoch(0);
@@ -167,7 +170,7 @@ fn filled_administration(api: Api, id: Uuid) -> Response {
 fn decode_back(api: Api, version: i16, body: &mut Bytes) -> Response {
     let decoded = match api {
         Api::Produce => ProduceResponse::decode(body, version).map(Response::Produce),
-        Api::Fetch => FetchResponse::decode(body, version).map(Response::Fetch),
+        Api::Fetch => FetchResponse::decode(body, version).map(|read| Response::Fetch(read.into())),
         Api::ListOffsets => ListOffsetsResponse::decode(body, version).map(Response::ListOffsets),
         Api::Metadata => MetadataResponse::decode(body, version).map(Response::Metadata),
         Api::FindCoordinator => FindCoordinatorResponse::decode(body, version).map(Response::FindCoordinator),
@@ -191,21 +194,18 @@ fn every_version_of_every_answer_is_encoded_and_reads_back() {
     for api in Api::ALL {
         for version in api.version_minimum()..=api.version_maximum() {
             let header = RequestHeader { api, version, correlation_id: 42 };
-            let mut output = BytesMut::from(&b"before"[..]);
-            encode(header, filled(api), &mut output).unwrap_or_else(|error| panic!("{error}"));
-            let mut frame = output.freeze().split_off(6);
+            let mut frame = sent(header, filled(api)).split_off(6);
             assert_eq!(frame.get_i32() as usize, frame.len());
             assert_eq!(frame.get_i32(), 42);
             if api.response_header_is_flexible(version) {
                 assert_eq!(frame.get_u8(), 0);
             }
-            let sent = frame.clone();
+            let body = frame.clone();
             let read = decode_back(api, version, &mut frame);
             assert!(frame.is_empty(), "{api:?} {version}");
             // What was read, encoded again, gives the same bytes: nothing that the version has was dropped.
-            let mut again = BytesMut::new();
-            encode_body(&read, version, &mut again).unwrap_or_else(|error| panic!("{api:?} {version}: {error}"));
-            assert_eq!(again, sent, "{api:?} {version}");
+            let again = sent(header, read.clone());
+            assert!(again.ends_with(&body), "{api:?} {version}");
             if version == api.version_maximum() && api != Api::Produce && api != Api::Fetch {
                 assert_eq!(read, filled(api), "the newest version has every field");
             }
@@ -216,8 +216,53 @@ fn every_version_of_every_answer_is_encoded_and_reads_back() {
 #[test]
 fn an_answer_that_cannot_be_encoded_leaves_the_output_alone() {
     let header = RequestHeader { api: Api::Fetch, version: 4, correlation_id: 1 };
-    let response = FetchResponse::default().with_session_id(5);
-    let mut output = BytesMut::from(&b"before"[..]);
-    assert!(encode(header, Response::Fetch(response), &mut output).is_err());
-    assert_eq!(output, b"before"[..]);
+    let mut response = FetchResponse::default().with_responses(vec![FetchableTopicResponse::default()]);
+    response.responses[0].partitions.push(PartitionData::default().with_preferred_read_replica(BrokerId(3)));
+    let mut output = Output::default();
+    output.tail().put_slice(b"before");
+    assert!(encode(header, Response::Fetch(response.into()), &mut output).is_err());
+    assert_eq!(all(&output), b"before"[..]);
+}
+
+#[test]
+fn records_lie_in_a_fetch_as_the_codec_would_have_put_them() {
+    let large = |byte: u8| Bytes::from(vec![byte; 5000]);
+    for version in Api::Fetch.version_minimum()..=Api::Fetch.version_maximum() {
+        let mut response = FetchResponse::default().with_throttle_time_ms(7);
+        for name in ["first", "second"] {
+            let partitions = (0..3).map(|index| PartitionData::default().with_partition_index(index));
+            let topic = FetchableTopicResponse::default().with_partitions(partitions.collect());
+            let (named, id) = if version < 13 { (name, 0) } else { ("", 9) };
+            let topic = topic.with_topic(TopicName(text(named))).with_topic_id(Uuid::from_u128(id));
+            response.responses.push(topic);
+        }
+        let parts = vec![large(1), Bytes::from_static(b"small"), large(2)];
+        let mut records = vec![FetchedRecords { topic: 0, partition: 1, parts }];
+        records.push(FetchedRecords { topic: 1, partition: 0, parts: vec![large(3)] });
+        records.push(FetchedRecords { topic: 1, partition: 2, parts: vec![Bytes::from_static(b"end")] });
+        if version >= 12 {
+            let leader = LeaderIdAndEpoch::default().with_leader_epoch(4);
+            response.responses[1].partitions[0].current_leader = leader;
+        }
+        let answer = FetchAnswer { response, records };
+        let mut joined = BytesMut::new();
+        answer.joined().encode(&mut joined, version).expect("the version has these fields");
+        let frame = sent(RequestHeader { api: Api::Fetch, version, correlation_id: 1 }, Response::Fetch(answer));
+        assert!(frame.ends_with(&joined), "version {version}");
+        assert_eq!(frame.slice(6..).get_i32() as usize, frame.len() - 10);
+    }
+}
+
+/// What goes over the wire behind six bytes that were there before.
+fn sent(header: RequestHeader, response: Response) -> Bytes {
+    let mut output = Output::default();
+    output.tail().put_slice(b"before");
+    encode(header, response, &mut output).unwrap_or_else(|error| panic!("{error}"));
+    all(&output)
+}
+
+fn all(output: &Output) -> Bytes {
+    let mut slices = [IoSlice::new(&[]); 64];
+    let filled = output.slices(&mut slices);
+    slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect()
 }

@@ -1,6 +1,8 @@
 //! A whole node over a real loopback socket: what a client sees, in both layouts and under every flush setting.
 
 mod client;
+mod pressure;
+mod sessions;
 
 use std::path::Path;
 

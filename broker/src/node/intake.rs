@@ -1,0 +1,115 @@
+//! What all connections of a node share: the events that wait for the next turn, the memory that they may hold, and a
+//! buffer to read into. Not here: one connection (`connection`) and the turn (`shard`).
+
+use std::cell::{Cell, RefCell};
+use std::task::Waker;
+
+use bytes::BytesMut;
+use tokio::sync::Notify;
+
+use crate::core::machine::Event;
+
+/// The way in of a node.
+#[derive(Debug)]
+pub(super) struct Intake {
+    events: RefCell<Vec<Event>>,
+    /// Notified when events wait.
+    pub(super) arrived: Notify,
+    /// No more requests are taken.
+    pub(super) is_draining: Cell<bool>,
+    /// Notified when, while draining, something was completed or sent.
+    pub(super) drained: Notify,
+    /// Where connections without a half-read request read into.
+    pub(super) chunk: RefCell<BytesMut>,
+    pub(super) budget: Budget,
+}
+
+impl Intake {
+    pub(super) fn new(bytes_max: usize) -> Intake {
+        Intake {
+            events: RefCell::default(),
+            arrived: Notify::new(),
+            is_draining: Cell::new(false),
+            drained: Notify::new(),
+            chunk: RefCell::default(),
+            budget: Budget { bytes_max, ..Budget::default() },
+        }
+    }
+
+    /// Leaves an event for the next turn.
+    pub(super) fn push(&self, event: Event) {
+        let mut events = self.events.borrow_mut();
+        if events.is_empty() {
+            self.arrived.notify_one();
+        }
+        events.push(event);
+    }
+
+    /// Takes all events; `empty` is the room for the next ones.
+    pub(super) fn take(&self, empty: Vec<Event>) -> Vec<Event> {
+        self.events.replace(empty)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.borrow().is_empty()
+    }
+}
+
+/// The memory that requests without an answer and answers that are not sent hold, in bytes.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    bytes_max: usize,
+    held: Cell<usize>,
+    waiting: RefCell<Vec<Waker>>,
+    /// Notified when the memory becomes short.
+    pub(super) became_short: Notify,
+}
+
+impl Budget {
+    /// Whether as much is held as may be.
+    pub(super) fn is_short(&self) -> bool {
+        self.held.get() >= self.bytes_max
+    }
+
+    /// Bytes that may still be held.
+    pub(super) fn left(&self) -> usize {
+        self.bytes_max.saturating_sub(self.held.get())
+    }
+
+    /// A connection that held `before` bytes holds `after` now.
+    pub(super) fn change(&self, before: usize, after: usize) {
+        let was_short = self.is_short();
+        self.held.set(self.held.get() + after - before);
+        match (was_short, self.is_short()) {
+            (false, true) => self.became_short.notify_one(),
+            (true, false) => self.waiting.borrow_mut().drain(..).for_each(Waker::wake),
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    /// Wakes when there is room again.
+    pub(super) fn wait(&self, waker: &Waker) {
+        self.waiting.borrow_mut().push(waker.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_short_from_its_bound_on_and_those_who_wait_are_woken() {
+        let budget = Budget { bytes_max: 100, ..Budget::default() };
+        budget.change(0, 99);
+        assert!(!budget.is_short());
+        assert_eq!(budget.left(), 1);
+        budget.change(0, 40);
+        assert!(budget.is_short());
+        assert_eq!(budget.left(), 0);
+        budget.wait(Waker::noop());
+        budget.change(99, 60);
+        assert!(budget.is_short() && !budget.waiting.borrow().is_empty());
+        budget.change(60, 59);
+        assert!(!budget.is_short() && budget.waiting.borrow().is_empty());
+    }
+}
