@@ -111,7 +111,7 @@ impl Core {
             let Some(MetadataWait { record, slot, .. }) = self.admin.waits.pop_front() else { break };
             let applied = self.metadata.apply(record);
             effects.points.push(points::METADATA_APPLIED);
-            self.on_applied(&applied, effects);
+            self.on_applied(&applied, now, effects);
             if let Some(slot) = slot {
                 self.settle_admin(slot, Ok(&applied), effects);
             }
@@ -156,7 +156,7 @@ impl Core {
     }
 
     /// Makes the logs follow the state.
-    fn on_applied(&mut self, applied: &Applied, effects: &mut Effects) {
+    fn on_applied(&mut self, applied: &Applied, now: Now, effects: &mut Effects) {
         match applied {
             Applied::PartitionsAdded { name, first } => {
                 let Some(topic) = self.metadata.topic(name) else { return };
@@ -166,7 +166,10 @@ impl Core {
                 let logs: Vec<LogId> = topic.partitions[*first..].iter().map(|partition| partition.log()).collect();
                 let settings = self.log_settings(&class, shared, added);
                 for id in logs {
-                    self.logs.entry(id).or_insert_with(|| Log::new(id, settings.clone(), self.mutant));
+                    if !self.logs.contains_key(&id) {
+                        self.logs.insert(id, Log::new(id, settings.clone(), self.mutant));
+                        self.on_placement(id, now, effects);
+                    }
                 }
             }
             Applied::TopicDeleted { topic } => self.remove_topic(topic, effects),
@@ -177,7 +180,13 @@ impl Core {
                 self.wake_fetches(*queue);
             }
             Applied::ProducerIdsTaken { first, count } => self.producer_ids.refill(*first, *count),
-            Applied::ClusterNamed | Applied::Refused(_) => {}
+            Applied::Placements(logs) => {
+                self.on_brokers_changed(now, effects);
+                for log in logs {
+                    self.on_placement(*log, now, effects);
+                }
+            }
+            Applied::ConfigChanged { logs: _ } | Applied::ClusterNamed | Applied::Refused(_) => {}
         }
     }
 

@@ -13,10 +13,12 @@ use super::gather::ReadTarget;
 use super::list_offsets::Lookups;
 use super::log::{DiskEffect, DiskEvent, Flush, Halt, Log, LogSettings, Progress, Recovered};
 use super::metadata::{Metadata, MetadataRecord, MetadataUnreadable};
+use super::peer::PeerMessage;
+use super::placement::DataFound;
 use super::produce::Produces;
 use super::producer_ids::ProducerIds;
 use super::settings::{FlushMode, LogClass};
-use super::types::{LogId, Now, Offset, QueueId, Ticket};
+use super::types::{LogId, NodeId, Now, Offset, QueueId, Ticket};
 use crate::mutant::Mutant;
 use crate::points;
 use crate::store::RecoveredNode;
@@ -46,6 +48,13 @@ pub enum Event {
     },
     /// The disk reports.
     Disk(DiskEvent),
+    /// Another node says something.
+    Peer {
+        /// Which.
+        from: NodeId,
+        /// What.
+        message: PeerMessage,
+    },
     /// The time that `next_deadline` named has come.
     Deadline,
     /// A connection is gone; nothing more is owed to it.
@@ -74,6 +83,8 @@ pub struct Effects {
     pub events: Vec<(&'static str, u64)>,
     /// Answers, each once a request.
     pub replies: Vec<(RequestId, Answer)>,
+    /// Messages to other nodes; dropped where there is no connection, or too much is queued for it.
+    pub peers: Vec<(NodeId, PeerMessage)>,
     /// The node must stop at once.
     pub halt: Option<Halt>,
 }
@@ -113,6 +124,8 @@ pub struct Start {
     pub mutant: Option<Mutant>,
     /// A draw: the cluster's identity where it has none yet.
     pub cluster_draw: u64,
+    /// A draw: names the process.
+    pub incarnation: u64,
 }
 
 /// When the core wants to be called, and for what.
@@ -131,6 +144,8 @@ pub struct Core {
     pub(super) mutant: Option<Mutant>,
     /// The cluster's identity, also before its record is durable.
     pub(super) cluster: u64,
+    /// Names this process among all that the node ever had.
+    pub(super) incarnation: u64,
     pub(super) metadata: Metadata,
     /// Every log, the metadata log included.
     pub(super) logs: BTreeMap<LogId, Log>,
@@ -152,14 +167,16 @@ pub struct Core {
 impl Core {
     /// The core over what a data folder held.
     pub fn new(start: Start, now: Now, effects: &mut Effects) -> Result<Core, StartError> {
-        let Start { config, advertised, recovered, mutant, cluster_draw } = start;
+        let Start { config, advertised, recovered, mutant, cluster_draw, incarnation } = start;
         let RecoveredNode { metadata_snapshot, metadata: metadata_log, metadata_batches, logs } = recovered;
         if metadata_log.queues.get(&QueueId::METADATA).map_or(metadata_log.unlisted_fenced, |queue| queue.fenced) {
             return Err(StartError::MetadataCorrupt);
         }
         let snapshot = metadata_snapshot.map(|(_, bytes)| Metadata::decode_snapshot(&bytes)).transpose()?;
         let snapshot_at = snapshot.as_ref().map_or(Offset(0), Metadata::record_next);
-        let metadata = replay(snapshot.unwrap_or_default(), metadata_batches)?;
+        let mut metadata = snapshot.unwrap_or_default();
+        metadata.set_mutant(mutant);
+        let metadata = replay(metadata, metadata_batches)?;
         let known_cluster = metadata.cluster();
         let cluster = known_cluster.unwrap_or(cluster_draw | 1);
         let mut core = Core {
@@ -167,6 +184,7 @@ impl Core {
             advertised,
             mutant,
             cluster,
+            incarnation,
             metadata,
             logs: BTreeMap::new(),
             produces: Produces::default(),
@@ -187,6 +205,7 @@ impl Core {
             let named = core.submit(MetadataRecord::ClusterNamed { cluster }, None, now, effects);
             assert!(named.is_ok(), "a log that was just recovered is online");
         }
+        core.register(if known_cluster.is_none() { DataFound::Nothing } else { DataFound::Unclean }, now, effects);
         Ok(core)
     }
 
@@ -197,6 +216,10 @@ impl Core {
             Event::Disk(DiskEvent::Read { ticket, result }) => self.on_read(ticket, result, effects),
             Event::Disk(DiskEvent::SnapshotWritten { name: _, result }) => self.on_snapshot(result, now, effects),
             Event::Disk(event) => self.on_log_event(event, now, effects),
+            Event::Peer { from, message: PeerMessage::Log(message) } => {
+                self.on_log_message(from, message, now, effects);
+            }
+            Event::Peer { message: PeerMessage::Raft(_) | PeerMessage::Control(_), .. } => {}
             Event::Deadline => self.on_deadline(now, effects),
             Event::ConnectionClosed(connection) => self.on_connection_closed(connection),
         }
@@ -317,6 +340,9 @@ impl Core {
             segment_bytes: self.config.topic.class.segment_bytes.max(METADATA_SEGMENT_BYTES_MIN),
             retention_ms: None,
             retention_bytes: None,
+            min_insync_replicas: 1,
+            unclean_election: false,
+            failover: true,
         };
         let settings = LogSettings { tail_cache_bytes: 0, ..self.log_settings(&class, true, 0) };
         // No mutant lives in the metadata log: a mutant breaks the promises made to clients, not the node itself.

@@ -6,6 +6,7 @@
 mod admin;
 pub mod batch;
 pub mod config;
+mod control;
 mod describe;
 pub mod dump;
 mod fetch;
@@ -13,9 +14,14 @@ mod gather;
 mod list_offsets;
 pub mod log;
 pub mod machine;
+mod membership;
 pub mod metadata;
+pub mod peer;
+pub mod placement;
 mod produce;
 mod producer_ids;
+pub mod raft;
+mod replica;
 pub mod settings;
 mod topics;
 #[cfg(test)]
