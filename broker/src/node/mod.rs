@@ -71,6 +71,7 @@ impl NodeExit {
                 // A flipped bit can make the format's number a newer one; refusing to start is the answer to both.
                 OpenError::Io { .. }
                 | OpenError::NewerFormat { .. }
+                | OpenError::OlderFormat { .. }
                 | OpenError::FormatUnreadable
                 | OpenError::SnapshotsUnreadable { .. }
                 | OpenError::MetadataCorrupt => true,

@@ -47,6 +47,9 @@ impl Log {
     /// Verifies what a disk read brought, and gives the batches without their frames. Fences the queue on corruption.
     pub fn check_read(&mut self, piece: &DiskPiece, bytes: &Bytes) -> Result<Vec<Bytes>, ReadFailure> {
         assert_eq!(piece.log, self.id, "a read is checked by its own log");
+        if piece.opening != self.opening {
+            return Err(ReadFailure::Gone);
+        }
         let verify = self.mutant != Some(Mutant::ChecksumNotVerified);
         let mut batches = Vec::with_capacity(1);
         let mut at = 0;
@@ -157,16 +160,17 @@ impl Log {
             at,
             length,
             position: entry.position,
+            opening: self.opening,
         }));
     }
 
-    fn segment_of(&self, position: Position) -> Position {
+    pub(super) fn segment_of(&self, position: Position) -> Position {
         let behind = self.segments.partition_point(|s| s.base <= position);
         self.segments[behind.checked_sub(1).expect("an entry's segment is kept as long as the entry")].base
     }
 
     fn fail_read(&mut self, piece: &DiskPiece, position: Position) -> ReadFailure {
-        if !self.segments.iter().any(|s| s.base == piece.segment) {
+        if piece.opening != self.opening || !self.segments.iter().any(|s| s.base == piece.segment) {
             return ReadFailure::Gone;
         }
         let Some(state) = self.queues.get_mut(&piece.queue) else {
