@@ -173,7 +173,7 @@ impl Core {
             return Err(StartError::MetadataCorrupt);
         }
         // The log's epoch rises with every start, should the draw be the same.
-        let session_seed = cluster_draw ^ u64::from(metadata_log.epoch.0) << 32;
+        let session_seed = incarnation;
         let snapshot = metadata_snapshot.map(|(_, bytes)| Metadata::decode_snapshot(&bytes)).transpose()?;
         let snapshot_at = snapshot.as_ref().map_or(Offset(0), Metadata::record_next);
         let mut metadata = snapshot.unwrap_or_default();
