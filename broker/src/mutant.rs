@@ -23,6 +23,12 @@ pub enum Mutant {
     UncleanElection,
     /// R7 (KIP-841, KAFKA-13916): a fenced or shutting-down replica is taken back into the in-sync set, and elected.
     FencedReplicaRejoins,
+    /// R16 (nats-server #7545): voters are changed without waiting for the change before to be committed, so that
+    /// majorities of old and new voters need not meet.
+    HastyVoters,
+    /// S7 (nats-server #7556, #6888): a metadata snapshot that cannot be read is taken for none, and the logs that it
+    /// listed for orphans, which are removed.
+    UnreadableSnapshotIsNone,
 }
 
 impl Mutant {
@@ -48,6 +54,8 @@ impl Mutant {
             Mutant::LastReplicaKeptInSync => "R4",
             Mutant::UncleanElection => "R5",
             Mutant::FencedReplicaRejoins => "R7",
+            Mutant::HastyVoters => "R16",
+            Mutant::UnreadableSnapshotIsNone => "S7",
         }
     }
 }

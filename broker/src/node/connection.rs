@@ -18,6 +18,8 @@ use super::intake::Intake;
 use super::outgoing::Outgoing;
 use super::shard::{Shard, Shared};
 use crate::core::machine::{Event, RequestId};
+use crate::core::peer::{Hello, PeerMessage};
+use crate::core::types::NodeId;
 use crate::ports::{Clock, Disk, Observer};
 use crate::wire::api::Api;
 use crate::wire::frame::{LENGTH_BYTES, take_frame};
@@ -44,6 +46,7 @@ where
     shard.connection_next += 1;
     let connection = shard.connection_next;
     shard.connections.insert(connection, outgoing.clone());
+    let welcoming = Rc::downgrade(shared);
     let mut served = Connection {
         id: connection,
         stream,
@@ -55,6 +58,8 @@ where
         clock: clock.clone(),
         paused_since: None,
         has_left: false,
+        peer: None,
+        welcomes: Box::new(move |hello| welcoming.upgrade().is_some_and(|shard| shard.borrow().welcomes(hello))),
     };
     let shard = Rc::downgrade(shared);
     tokio::task::spawn_local(async move {
@@ -122,6 +127,10 @@ struct Connection<C, S> {
     paused_since: Option<Duration>,
     /// The core knows that the connection is gone.
     has_left: bool,
+    /// The node that has greeted; what it sends are messages, not requests.
+    peer: Option<NodeId>,
+    /// Whether a node that greets belongs to the cluster.
+    welcomes: Box<dyn Fn(&Hello) -> bool>,
 }
 
 impl<C: Clock, S: AsyncRead + AsyncWrite + Unpin> Connection<C, S> {
@@ -179,8 +188,10 @@ impl<C: Clock, S: AsyncRead + AsyncWrite + Unpin> Connection<C, S> {
 
     /// Takes the requests that have come and reads on; an error ends the connection.
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.take_requests()?;
-        if self.intake.is_draining.get() || !self.outgoing.borrow().has_room() || self.waits_for_memory(context) {
+        self.take_frames()?;
+        // A node that ends still hears of other nodes: they are to take over.
+        let is_closing = self.intake.is_draining.get() && self.peer.is_none();
+        if is_closing || !self.outgoing.borrow().has_room() || self.waits_for_memory(context) {
             return Poll::Pending;
         }
         let owns_buffer = !self.buffer.is_empty() || self.frame_recent > CHUNK_FRAME_BYTES_MAX;
@@ -202,11 +213,42 @@ impl<C: Clock, S: AsyncRead + AsyncWrite + Unpin> Connection<C, S> {
         };
         match ready!(read)? {
             0 => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-            _ => Poll::Ready(self.take_requests()),
+            _ => Poll::Ready(self.take_frames()),
         }
     }
 
-    /// Takes whole requests off the buffer while there is room; an error ends the connection.
+    /// Takes what is whole off the buffer; an error ends the connection.
+    fn take_frames(&mut self) -> io::Result<()> {
+        if self.peer.is_none() {
+            self.take_requests()?;
+        }
+        if let Some(from) = self.peer {
+            self.take_messages(from)?;
+        }
+        if self.buffer.is_empty() {
+            // Nothing is kept of a buffer that others read into.
+            self.buffer = BytesMut::new();
+        }
+        self.outgoing.borrow_mut().received(self.buffer.len());
+        Ok(())
+    }
+
+    /// Takes whole messages of another node off the buffer.
+    fn take_messages(&mut self, from: NodeId) -> io::Result<()> {
+        let refused = |error: &dyn std::fmt::Display| {
+            tracing::warn!(%error, %from, "connection closed");
+            io::Error::from(io::ErrorKind::InvalidData)
+        };
+        while let Some(frame) = take_frame(&mut self.buffer, PEER_FRAME_BYTES_MAX).map_err(|error| refused(&error))? {
+            self.frame_recent = frame.len();
+            let message = PeerMessage::decode(frame).map_err(|error| refused(&error))?;
+            self.intake.push(Event::Peer { from, message });
+        }
+        Ok(())
+    }
+
+    /// Takes whole requests off the buffer while there is room. A greeting of another node ends the requests: what
+    /// follows are its messages.
     fn take_requests(&mut self) -> io::Result<()> {
         let mut outgoing = self.outgoing.borrow_mut();
         while !outgoing.is_closed() && outgoing.has_room() {
@@ -220,23 +262,26 @@ impl<C: Clock, S: AsyncRead + AsyncWrite + Unpin> Connection<C, S> {
             };
             let bytes = frame.len();
             self.frame_recent = bytes;
+            if Hello::is_hello(&frame) {
+                let hello = Hello::decode(frame).map_err(|error| refused(&error))?;
+                if !(self.welcomes)(&hello) {
+                    return Err(refused(&"the node is of another cluster, or has this one's id"));
+                }
+                self.peer = Some(hello.node);
+                break;
+            }
             let frame = detached(frame);
             let (header, request) = request::decode(frame).map_err(|error| refused(&error))?;
             let id = RequestId { connection: self.id, sequence: outgoing.expect_answer(bytes) };
             self.intake.push(Event::Request { id, header, request: Box::new(request) });
         }
-        if self.buffer.is_empty() {
-            // Nothing is kept of a buffer that others read into.
-            self.buffer = BytesMut::new();
-        }
-        outgoing.received(self.buffer.len());
         Ok(())
     }
 
     /// Whether reading has to wait for memory; then the context is woken when there is room.
     fn waits_for_memory(&mut self, context: &mut Context<'_>) -> bool {
         let mut outgoing = self.outgoing.borrow_mut();
-        if self.intake.budget.is_short() && outgoing.held() > HELD_BYTES_FREE {
+        if self.peer.is_none() && self.intake.budget.is_short() && outgoing.held() > HELD_BYTES_FREE {
             self.paused_since.get_or_insert_with(|| self.clock.monotonic());
             self.intake.budget.wait(context.waker());
             return true;
@@ -274,6 +319,8 @@ const READS_A_POLL: usize = 4;
 const SLICES_MAX: usize = 64;
 /// The most bytes reserved on the word of a frame's length.
 const CLAIM_BYTES_MAX: usize = 1 << 20;
+/// The longest message of another node, in bytes.
+const PEER_FRAME_BYTES_MAX: usize = 256 << 20;
 const READ_BYTES: usize = 64 << 10;
 const READ_BYTES_MIN: usize = 4 << 10;
 /// Connections whose requests are longer read into a buffer of their own, which saves a copy.
