@@ -9,6 +9,7 @@ pub mod fake;
 pub mod payload;
 pub mod plan;
 pub mod prepare;
+pub mod raw;
 mod session;
 pub mod verify;
 
@@ -80,6 +81,16 @@ pub enum BenchError {
         action: &'static str,
         /// The library's error.
         source: rdkafka::error::KafkaError,
+    },
+    /// The raw driver met an error.
+    #[error("{system}: cannot {action}: {source}")]
+    Raw {
+        /// The system.
+        system: String,
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
     },
     /// A topic's queues have no leaders.
     #[error("{system}: not all of {queues} queues have a leader after {seconds} s; see the broker's log")]

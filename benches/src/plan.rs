@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::raw::plan::RawLoad;
+
 /// One load plan. Sections that are there are run, in the order of the fields.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +38,8 @@ pub struct LoadPlan {
     pub rate: Option<Rate>,
     /// Unthrottled blocks over a growing number of queues.
     pub sweep: Option<QueueSweep>,
+    /// Blocks of the raw driver, and the target that they are held against.
+    pub raw: Option<RawLoad>,
 }
 
 /// What a producer waits for.
@@ -170,6 +174,11 @@ impl LoadPlan {
         }
     }
 
+    /// Whether blocks of librdkafka are asked for.
+    pub(crate) fn has_library_sections(&self) -> bool {
+        self.throughput.is_some() || self.rate.is_some() || self.sweep.is_some()
+    }
+
     fn first_fault(&self) -> Option<String> {
         let mut checks = vec![
             (
@@ -184,8 +193,8 @@ impl LoadPlan {
             ((1..=64).contains(&self.producers), "producers is not in 1..=64"),
             (!self.idempotence || self.acks == Acks::All, "idempotence needs acks = \"all\""),
             (
-                self.throughput.is_some() || self.rate.is_some() || self.sweep.is_some(),
-                "there is none of [throughput], [rate], [sweep]",
+                self.throughput.is_some() || self.rate.is_some() || self.sweep.is_some() || self.raw.is_some(),
+                "there is none of [throughput], [rate], [sweep], [raw]",
             ),
         ];
         if let Some(warm_up) = &self.warm_up {
@@ -225,7 +234,8 @@ impl LoadPlan {
                 "sweep.records_per_batch is not in 1..=100000",
             ));
         }
-        checks.into_iter().find(|(holds, _)| !holds).map(|(_, reason)| reason.to_owned())
+        let own = checks.into_iter().find(|(holds, _)| !holds).map(|(_, reason)| reason.to_owned());
+        own.or_else(|| self.raw.as_ref().and_then(|raw| raw.first_fault(self)))
     }
 }
 
@@ -264,7 +274,7 @@ fn is_name(letter: char) -> bool {
     matches!(letter, 'a'..='z' | '0'..='9' | '-')
 }
 
-fn is_duration(seconds: f64) -> bool {
+pub(crate) fn is_duration(seconds: f64) -> bool {
     (0.1..=600.0).contains(&seconds)
 }
 
@@ -273,6 +283,8 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("compare", include_str!("../plans/compare.toml")),
     ("queues", include_str!("../plans/queues.toml")),
     ("queues-quick", include_str!("../plans/queues-quick.toml")),
+    ("m1", include_str!("../plans/m1.toml")),
+    ("m7", include_str!("../plans/m7.toml")),
 ];
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use mqassay_harness::systems::{self, Running, SystemError};
 use tempfile::TempDir;
 
 use crate::plan::{Flush, LoadPlan};
+use crate::raw::plan::{RELAY, RawLoad};
 use crate::{BenchError, SystemTarget};
 
 /// The systems of a run. Dropping it ends the reference brokers and removes their data; external systems run on.
@@ -58,6 +59,11 @@ pub fn prepare(
             _ => return Err(BenchError::UnknownSystem { name: name.clone() }),
         }
     }
+    if plan.raw.as_ref().is_some_and(RawLoad::needs_relay) {
+        let relay = ReferenceBroker::start_relay(executable, plan.flush, data_parent)?;
+        prepared.targets.push(relay.target(RELAY, plan.flush));
+        prepared.brokers.push(relay);
+    }
     Ok(prepared)
 }
 
@@ -91,12 +97,28 @@ impl ReferenceBroker {
         flush: Flush,
         data_parent: &Path,
     ) -> Result<ReferenceBroker, BenchError> {
+        let listen = ["broker", "--listen", "127.0.0.1:0"].map(str::to_owned);
+        let set = ["--layout", layout, "--flush", flush.word()].map(str::to_owned);
+        ReferenceBroker::start_as(executable, &[&listen[..], &set].concat(), layout, data_parent)
+    }
+
+    /// Starts the relay, the bare program that brokers are held against, in the same way.
+    fn start_relay(executable: &Path, flush: Flush, data_parent: &Path) -> Result<ReferenceBroker, BenchError> {
+        let arguments = ["relay", "--flush", flush.word()].map(str::to_owned);
+        ReferenceBroker::start_as(executable, &arguments, "none", data_parent)
+    }
+
+    fn start_as(
+        executable: &Path,
+        arguments: &[String],
+        layout: &str,
+        data_parent: &Path,
+    ) -> Result<ReferenceBroker, BenchError> {
         let data = tempfile::Builder::new().prefix("mqassay-bench-").tempdir_in(data_parent);
         let data = data.map_err(|source| BenchError::Io { action: "make a data folder for the broker", source })?;
         let mut command = Command::new(executable);
-        command.args(["broker", "--listen", "127.0.0.1:0", "--layout", layout, "--flush", flush.word(), "--data"]);
-        command.arg(data.path()).stdin(Stdio::null()).stdout(Stdio::piped());
-        let shown = format!("{} broker --listen 127.0.0.1:0 --layout {layout} …", executable.display());
+        command.args(arguments).arg("--data").arg(data.path()).stdin(Stdio::null()).stdout(Stdio::piped());
+        let shown = format!("{} {} …", executable.display(), arguments.join(" "));
         let failed = |reason: String| BenchError::Reference { command: shown.clone(), reason };
         let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
         let bootstrap = match listening_address(&mut child) {

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use mqassay_benches::plan::LoadPlan;
 use mqassay_benches::{BenchError, prepare};
-use mqassay_harness::measure::result::BenchResult;
+use mqassay_harness::measure::result::{BenchResult, least_part};
 use mqassay_reports::ReportInput;
 
 use crate::exit::{Exit, Failure};
@@ -41,6 +41,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         }
         for ratio in &result.ratios {
             tell(&json_line(ratio)?);
+        }
+        for sweep in &result.sweeps {
+            tell(&json_line(sweep)?);
+        }
+        for part in result.targets.iter().chain(least_part(&result.targets)) {
+            tell(&json_line(part)?);
         }
     } else {
         print_result(&result);
@@ -113,6 +119,11 @@ pub(crate) fn print_figures(result: &BenchResult) {
     for ratio in &result.ratios {
         let of = ratio.ratio_of.join(" / ");
         tell(&format!("  {:28} {of:22} {:>14.3} ({:.3} to {:.3})", ratio.metric, ratio.ratio, ratio.low, ratio.high));
+    }
+    for part in &result.targets {
+        let (target, text, outcome) = (&part.target, &part.part, if part.met { "met" } else { "missed" });
+        let interval = format!("{:.3} ({:.3} to {:.3})", part.ratio, part.low, part.high);
+        tell(&format!("  {target}: {text}: {interval}, needs {}: {outcome}", part.needs));
     }
     for verdict in &result.verdicts {
         tell(&format!("  verdict of {}: {}, {} messages", verdict.system, verdict.verdict, verdict.verified_messages));
