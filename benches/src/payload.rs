@@ -53,6 +53,11 @@ impl PayloadWriter {
     }
 }
 
+/// Whether a record says that it is of `run`; nothing else of it is checked.
+pub fn is_of_run(run: u64, bytes: &[u8]) -> bool {
+    bytes.len() >= BYTES_MINIMUM && number(bytes, 4) == run
+}
+
 /// Gives a record that a `PayloadWriter` wrote another stamp, in place.
 pub fn patch(record: &mut [u8], stamp: Stamp) {
     record[12..16].copy_from_slice(&stamp.client.to_be_bytes());

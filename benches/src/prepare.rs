@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::plan::{Flush, LoadPlan};
 use crate::raw::plan::{RELAY, RawLoad};
-use crate::{BenchError, SystemTarget};
+use crate::{BenchError, Restart, SystemTarget};
 
 /// The systems of a run. Dropping it ends the reference brokers and removes their data; external systems run on.
 #[derive(Debug)]
@@ -76,7 +76,31 @@ fn kafka_target(running: &Running, flush: Flush) -> SystemTarget {
         durability: flush.durability().to_owned(),
         topic_settings: BTreeMap::new(),
         data_dir: Some(running.data_dir.clone()),
+        restart: Some(Restart::Provisioned),
         settings: running.settings.clone(),
+    }
+}
+
+/// Starts a system that was killed again, on the same data. The second value ends it when dropped; without one it runs on.
+pub(crate) fn restart(target: &SystemTarget) -> Result<(SystemTarget, Option<ReferenceBroker>), BenchError> {
+    match (&target.restart, &target.data_dir) {
+        (Some(Restart::Program { executable, arguments }), Some(data)) => {
+            let layout = target.settings.get("layout").map_or("", String::as_str);
+            let broker = ReferenceBroker::start_on(executable, arguments, layout, data.clone(), None)?;
+            let mut again = target.clone();
+            again.bootstrap.clone_from(&broker.bootstrap);
+            again.pid = Some(broker.child.id());
+            Ok((again, Some(broker)))
+        }
+        (Some(Restart::Provisioned), _) => {
+            let mut options = systems::Options::from_environment()?;
+            options.settings.clone_from(&target.settings);
+            options.patience = RESTART_PATIENCE;
+            let running = systems::up(&target.name, &options)?;
+            let (bootstrap, pid) = (running.bootstrap, Some(running.pid));
+            Ok((SystemTarget { bootstrap, pid, ..target.clone() }, None))
+        }
+        _ => Err(BenchError::NoRestart { system: target.name.clone() }),
     }
 }
 
@@ -86,7 +110,11 @@ pub struct ReferenceBroker {
     child: Child,
     bootstrap: String,
     layout: String,
-    data: TempDir,
+    executable: PathBuf,
+    arguments: Vec<String>,
+    data: PathBuf,
+    /// Removes the data; none where another value will.
+    _keeper: Option<TempDir>,
 }
 
 impl ReferenceBroker {
@@ -116,8 +144,18 @@ impl ReferenceBroker {
     ) -> Result<ReferenceBroker, BenchError> {
         let data = tempfile::Builder::new().prefix("mqassay-bench-").tempdir_in(data_parent);
         let data = data.map_err(|source| BenchError::Io { action: "make a data folder for the broker", source })?;
+        ReferenceBroker::start_on(executable, arguments, layout, data.path().to_path_buf(), Some(data))
+    }
+
+    fn start_on(
+        executable: &Path,
+        arguments: &[String],
+        layout: &str,
+        data: PathBuf,
+        keeper: Option<TempDir>,
+    ) -> Result<ReferenceBroker, BenchError> {
         let mut command = Command::new(executable);
-        command.args(arguments).arg("--data").arg(data.path()).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(arguments).arg("--data").arg(&data).stdin(Stdio::null()).stdout(Stdio::piped());
         let shown = format!("{} {} …", executable.display(), arguments.join(" "));
         let failed = |reason: String| BenchError::Reference { command: shown.clone(), reason };
         let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
@@ -128,7 +166,15 @@ impl ReferenceBroker {
                 return Err(failed(reason));
             }
         };
-        Ok(ReferenceBroker { child, bootstrap, layout: layout.to_owned(), data })
+        Ok(ReferenceBroker {
+            child,
+            bootstrap,
+            layout: layout.to_owned(),
+            executable: executable.to_path_buf(),
+            arguments: arguments.to_vec(),
+            data,
+            _keeper: keeper,
+        })
     }
 
     /// This broker as a system to measure, under `name`.
@@ -140,16 +186,13 @@ impl ReferenceBroker {
             pid: Some(self.child.id()),
             durability: flush.durability().to_owned(),
             topic_settings: BTreeMap::new(),
-            data_dir: Some(self.data_dir()),
+            data_dir: Some(self.data.clone()),
+            restart: Some(Restart::Program { executable: self.executable.clone(), arguments: self.arguments.clone() }),
             settings: BTreeMap::from([
                 ("layout".to_owned(), self.layout.clone()),
                 ("flush".to_owned(), flush.word().to_owned()),
             ]),
         }
-    }
-
-    fn data_dir(&self) -> PathBuf {
-        self.data.path().to_path_buf()
     }
 }
 
@@ -185,7 +228,8 @@ fn listening_address(child: &mut Child) -> Result<String, String> {
     })
 }
 
-const START_PATIENCE: Duration = Duration::from_secs(10);
+const START_PATIENCE: Duration = Duration::from_secs(60);
+const RESTART_PATIENCE: Duration = Duration::from_secs(240);
 
 #[cfg(test)]
 mod tests {

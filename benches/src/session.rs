@@ -46,6 +46,18 @@ pub(crate) fn run(
     if let Some(raw) = &plan.raw {
         session.raw(raw)?;
     }
+    if let Some(scale) = &plan.scale {
+        session.scale(scale);
+    }
+    if let Some(idle) = &plan.idle {
+        session.idle(idle)?;
+    }
+    if let Some(recovery) = &plan.recovery {
+        session.recovery(recovery)?;
+    }
+    if let Some(bounds) = &plan.bounds {
+        session.bounds(bounds)?;
+    }
     let stolen = manifest::stolen_share(stolen_before, manifest::stolen_and_total_ticks());
     Ok(session.finish(&stolen, meter.stop()))
 }

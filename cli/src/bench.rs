@@ -127,6 +127,9 @@ pub(crate) fn print_figures(result: &BenchResult) {
     }
     for verdict in &result.verdicts {
         tell(&format!("  verdict of {}: {}, {} messages", verdict.system, verdict.verdict, verdict.verified_messages));
+        for (anomaly, count) in &verdict.anomalies {
+            tell(&format!("    {anomaly}: {count}"));
+        }
     }
 }
 

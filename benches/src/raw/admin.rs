@@ -6,14 +6,16 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::list_offsets_response::ListOffsetsPartitionResponse;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    ApiKey, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, MetadataRequest,
-    MetadataResponse, TopicName,
+    ApiKey, BrokerId, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, TOPIC_QUEUES};
 use super::wire;
 
 /// A connection for administration.
@@ -54,7 +56,10 @@ impl TopicAdmin {
         }
         let deadline = Instant::now() + PATIENCE;
         for number in 0..lanes.topics() {
-            while !self.has_leaders(&lanes.topic(number), lanes.queues_of(number))? {
+            // Metadata may name a leader before its log is there; an end offset comes from the log.
+            while !(self.has_leaders(&lanes.topic(number), lanes.queues_of(number))?
+                && self.has_ends(lanes, number, &|_| 0)?)
+            {
                 if Instant::now() > deadline {
                     return Err(io::Error::other("not every queue has a leader within 120 s"));
                 }
@@ -62,6 +67,27 @@ impl TopicAdmin {
             }
         }
         Ok(())
+    }
+
+    /// Whether every queue of a topic answers, with an end not below what is told of it.
+    pub(super) fn has_ends(&mut self, lanes: &Lanes, topic: u32, least: &dyn Fn(u32) -> i64) -> io::Result<bool> {
+        let partition = |index: u32| {
+            ListOffsetsPartition::default()
+                .with_partition_index(i32::try_from(index).expect("at most 1024"))
+                .with_current_leader_epoch(-1)
+                .with_timestamp(LATEST)
+        };
+        let asked = ListOffsetsTopic::default()
+            .with_name(name(&lanes.topic(topic)))
+            .with_partitions((0..lanes.queues_of(topic)).map(partition).collect());
+        let request = ListOffsetsRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![asked]);
+        let answer: ListOffsetsResponse = self.call(ApiKey::ListOffsets, LIST_OFFSETS_VERSION, &request)?;
+        let Some(found) = answer.topics.first() else { return Ok(false) };
+        let first = topic * TOPIC_QUEUES;
+        let is_there = |part: &ListOffsetsPartitionResponse| {
+            part.error_code == 0 && part.offset >= least(first + part.partition_index.unsigned_abs())
+        };
+        Ok(found.partitions.len() == lanes.queues_of(topic) as usize && found.partitions.iter().all(is_there))
     }
 
     /// Deletes the run's topics.
@@ -122,5 +148,8 @@ fn refused(action: &str, topic: &str, code: i16, reason: &str) -> io::Error {
 const CREATE_TOPICS_VERSION: i16 = 4;
 const DELETE_TOPICS_VERSION: i16 = 3;
 const METADATA_VERSION: i16 = 8;
+const LIST_OFFSETS_VERSION: i16 = 5;
+/// The timestamp that asks for the end.
+const LATEST: i64 = -1;
 const TOPICS_PER_REQUEST: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(120);

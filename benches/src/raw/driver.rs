@@ -19,6 +19,7 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 
 use super::connection::Connection;
 use super::fetch::{self, Limits};
+use super::idle::Holdings;
 use super::lanes::{Check, Lanes};
 use super::plan::{Linger, RawShape};
 use super::template::{RequestShape, Slot, Template};
@@ -64,6 +65,8 @@ pub(super) struct RawBlock {
     /// The broker's processor time while producing, and while reading back.
     pub(super) cpu_ns: Option<(f64, f64)>,
     pub(super) resident_bytes: Option<f64>,
+    /// Files that the broker's process holds open.
+    pub(super) files: Option<u64>,
     /// Share of the block's time that the driver's thread was busy: near 1, the driver sets the pace.
     pub(super) client_busy: f64,
     /// Share of the offered rate that was achieved; 1 in a closed loop.
@@ -75,8 +78,9 @@ pub(super) struct RawBlock {
 
 /// Puts the load on and reads everything back.
 pub(super) fn measure(load: &Load<'_>) -> io::Result<RawBlock> {
-    let mut driver = Driver::connect(load)?;
-    driver.pump(&|driver| driver.producers.iter().all(|one| one.touches_left == 0 && one.pending.is_empty()))?;
+    let check = Check::new(load.lanes.clone(), load.run, load.record_bytes);
+    let mut driver = Driver::connect(load, check, load.shape.connections)?;
+    driver.touch()?;
     let touched = driver.check.acknowledged;
     let before = driver.usage()?;
     if load.shape.consumers > 0 {
@@ -92,6 +96,7 @@ pub(super) fn measure(load: &Load<'_>) -> io::Result<RawBlock> {
     let end_ns = driver.clock.now_ns();
     let busy_ns = thread_cpu_ns().saturating_sub(busy_before);
     let between = driver.usage()?;
+    let files = load.pid.and_then(|pid| Holdings::of_process(pid).ok()).map(|holdings| holdings.files);
     let unread = match (stalled, follows) {
         (Some(reason), _) => Some(reason),
         (None, true) => None,
@@ -115,6 +120,7 @@ pub(super) fn measure(load: &Load<'_>) -> io::Result<RawBlock> {
         lag: driver.lag,
         cpu_ns: cpu(before, between).zip(cpu(between, after)),
         resident_bytes: resident(between).map(|bytes| bytes.max(resident(after).unwrap_or(0.0))),
+        files,
         client_busy: busy_ns as f64 / elapsed_ns as f64,
         achieved_share: match load.shape.records_per_second {
             Some(_) => (offered_ns as f64 / produce_ns as f64).min(1.0),
@@ -124,6 +130,22 @@ pub(super) fn measure(load: &Load<'_>) -> io::Result<RawBlock> {
         first_error: driver.first_error,
         verification: driver.check.judge(unread),
     })
+}
+
+/// Sends to every queue and then until the shape's bounds, and reads nothing back.
+pub(super) fn fill(load: &Load<'_>, check: Check) -> io::Result<Check> {
+    let mut driver = Driver::connect(load, check, load.shape.connections)?;
+    driver.touch()?;
+    driver.start();
+    driver.pump(&|driver| driver.is_settled())?;
+    Ok(driver.check)
+}
+
+/// Reads back what was acknowledged, and judges it.
+pub(super) fn read_back(load: &Load<'_>, check: Check) -> io::Result<Verification> {
+    let mut driver = Driver::connect(load, check, 0)?;
+    let unread = driver.drain().err().map(|error| error.to_string());
+    Ok(driver.check.judge(unread))
 }
 
 struct Driver<'a> {
@@ -184,13 +206,13 @@ struct Consumer {
 }
 
 impl<'a> Driver<'a> {
-    fn connect(load: &'a Load<'a>) -> io::Result<Driver<'a>> {
+    fn connect(load: &'a Load<'a>, check: Check, connections: u32) -> io::Result<Driver<'a>> {
         let poll = Poll::new()?;
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         poll.registry().register(&mut SourceFd(&timer.as_raw_fd()), TIMER, Interest::READABLE)?;
         let topics: Vec<String> = (0..load.lanes.topics()).map(|number| load.lanes.topic(number)).collect();
         let mut producers = Vec::new();
-        for client in 0..load.shape.connections {
+        for client in 0..connections {
             let mut stream = open(load.bootstrap)?;
             let producer = if load.is_idempotent && !load.is_relay {
                 wire::init_producer(&mut stream)?
@@ -208,7 +230,7 @@ impl<'a> Driver<'a> {
             clock: RunClock::start(),
             producers,
             consumers: Vec::new(),
-            check: Check::new(load.lanes.clone(), load.run, load.record_bytes),
+            check,
             topics,
             scratch: vec![0; SCRATCH_BYTES],
             is_started: false,
@@ -243,6 +265,11 @@ impl<'a> Driver<'a> {
             self.consumers.push(Consumer { connection, cursor: queues.start, queues, limits, is_waiting: false });
         }
         Ok(())
+    }
+
+    /// Sends one request to every lane, and waits for the answers: a queue's first batch makes its files and its state.
+    fn touch(&mut self) -> io::Result<()> {
+        self.pump(&|driver| driver.producers.iter().all(|one| one.touches_left == 0 && one.pending.is_empty()))
     }
 
     fn start(&mut self) {
@@ -473,7 +500,7 @@ impl<'a> Driver<'a> {
     }
 
     fn take_records(&mut self, index: usize) -> io::Result<()> {
-        let batch_at = self.producers[0].template.batch_at() - wire::LENGTH_BYTES;
+        let batch_at = self.producers.first().map_or(0, |one| one.template.batch_at() - wire::LENGTH_BYTES);
         let Consumer { connection, is_waiting, .. } = &mut self.consumers[index];
         let (check, load, clock) = (&mut self.check, self.load, self.clock);
         let consumed = check.consumed;
@@ -523,6 +550,10 @@ impl<'a> Driver<'a> {
 /// Reads a relayed message, whose batches are as the driver sent them.
 fn take_relayed(batches: &[u8], check: &mut Check, note: &mut dyn FnMut(Option<(u64, u64)>)) -> io::Result<()> {
     let walked = wire::walk_batches(batches, &mut |_, value| {
+        // The relay begins its file anew only when nobody is connected: an earlier block's messages may still be in it.
+        if value.is_some_and(|value| !check.is_of_run(value)) {
+            return;
+        }
         let queue = value.and_then(|value| check.queue_of(value)).unwrap_or(0);
         note(check.read(queue, None, value));
     });

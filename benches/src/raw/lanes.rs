@@ -183,6 +183,11 @@ impl Check {
         Some((stamp.intended_ns, stamp.sent_ns))
     }
 
+    /// Whether a value says that it is of this run.
+    pub(super) fn is_of_run(&self, value: &[u8]) -> bool {
+        payload::is_of_run(self.run, value)
+    }
+
     /// The queue of a stamped value, for protocols that do not name it.
     pub(super) fn queue_of(&self, value: &[u8]) -> Option<u32> {
         let stamp = payload::read(self.run, self.record_bytes, value)?;
@@ -197,6 +202,11 @@ impl Check {
     /// The offset to read next.
     pub(super) fn offset_next(&self, queue: u32) -> i64 {
         self.queues[queue as usize].offset_next
+    }
+
+    /// One past the last offset acknowledged in a queue.
+    pub(super) fn end(&self, queue: u32) -> i64 {
+        self.queues[queue as usize].end
     }
 
     /// Whether everything acknowledged in a queue has been read.

@@ -3,12 +3,16 @@
 //! for one block. Not here: librdkafka's blocks (`crate::block`); both kinds are judged on every record.
 
 mod admin;
+pub mod bounds;
 mod connection;
 mod driver;
 mod fetch;
+pub mod idle;
 mod lanes;
 pub mod plan;
+pub mod recovery;
 pub mod relay;
+pub mod scale;
 mod session;
 mod template;
 mod wire;

@@ -54,6 +54,8 @@ pub struct RawShape {
     /// Connections that fetch while others produce; 0 reads everything back afterwards.
     #[serde(default)]
     pub consumers: u32,
+    /// The shape takes part in the first rounds only, where its blocks are long.
+    pub rounds_maximum: Option<u32>,
     /// A block ends early at this many records.
     pub records_maximum: u64,
 }
@@ -67,6 +69,17 @@ pub enum Linger {
     Full,
     /// As soon as one record is due and a request may be sent, with all that are due; latency counts from the first.
     None,
+}
+
+/// How fast the disk is at a sync in this run: the limit is a median of 0.3 ms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DiskSync {
+    /// At most the limit.
+    #[serde(rename = "fast sync")]
+    Fast,
+    /// Above the limit.
+    #[serde(rename = "slow sync")]
+    Slow,
 }
 
 /// One part of a target: a ratio of two systems, or of two shapes.
@@ -88,6 +101,8 @@ pub struct RawPart {
     /// What the ratio is multiplied with: where the target says *at most 1.5 times*, 1.5.
     #[serde(default = "one")]
     pub allowance: f64,
+    /// The part holds only where the disk syncs so; it holds always where there is none.
+    pub when: Option<DiskSync>,
     /// The least ratio that meets the target; more is better.
     pub needs: f64,
 }

@@ -2,16 +2,18 @@
 //! against. Start at `Session::raw`. Not here: one block (`driver`).
 
 use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::Instant;
 
 use mqassay_harness::measure::percentile::percentile;
-use mqassay_harness::measure::result::{RatioRow, TargetPart};
-use mqassay_harness::measure::statistics::ratio_interval;
+use mqassay_harness::measure::result::{METRICS, MetricRow, RatioRow, TargetPart};
+use mqassay_harness::measure::statistics::{median, median_interval, ratio_interval};
 use mqassay_harness::measure::steady;
 
 use super::admin::TopicAdmin;
 use super::driver::{self, Load, RawBlock};
 use super::lanes::Lanes;
-use super::plan::{RELAY, RawLoad, RawShape, is_named};
+use super::plan::{DiskSync, RELAY, RawLoad, RawShape, is_named};
 use crate::assemble::{self, Sample};
 use crate::plan::{Acks, Flush, WarmUp};
 use crate::session::Session;
@@ -33,12 +35,16 @@ impl Session<'_> {
         for pair in 0..raw.pairs {
             for at in assemble::order(pair, turns.len()) {
                 let (shape, system) = turns[at];
-                let block = self.raw_block(raw, &raw.shapes[shape], system, raw.block_seconds)?;
+                if raw.shapes[shape].rounds_maximum.is_some_and(|rounds| pair >= rounds) {
+                    continue;
+                }
+                let block = self.raw_block(&raw.shapes[shape], system, raw.block_seconds, raw.lead_in_seconds)?;
                 samples.entry((shape, system)).or_default().push(sample(&raw.shapes[shape], &block));
             }
         }
         self.raw_rows(raw, &samples);
-        self.raw_parts(raw, &samples);
+        let sync = if raw.parts.iter().any(|part| part.when.is_some()) { Some(self.disk_sync()?) } else { None };
+        self.raw_parts(raw, &samples, sync);
         Ok(())
     }
 
@@ -49,7 +55,7 @@ impl Session<'_> {
         };
         let mut costs = Vec::new();
         while costs.len() < warm_up.windows_maximum as usize {
-            let block = self.raw_block(raw, shape, index, warm_up.window_seconds)?;
+            let block = self.raw_block(shape, index, warm_up.window_seconds, 0.0)?;
             let per_message = |cpu_ns: f64| cpu_ns / block.records.max(1) as f64;
             costs.push(block.cpu_ns.map_or(block.produce_ns as f64, |(produce_ns, _)| per_message(produce_ns)));
             if steady::steady_from(&costs, warm_up.change_maximum).is_some() {
@@ -71,10 +77,10 @@ impl Session<'_> {
     /// One block on fresh topics, judged and counted.
     pub(super) fn raw_block(
         &mut self,
-        raw: &RawLoad,
         shape: &RawShape,
         index: usize,
         seconds: f64,
+        lead_in_seconds: f64,
     ) -> Result<RawBlock, BenchError> {
         let target = &self.systems[index];
         self.step(&shape.name, &target.name);
@@ -84,7 +90,6 @@ impl Session<'_> {
             queues: shape.queues(self.plan),
             connections: shape.connections,
         };
-        let lead_in_seconds = raw.lead_in_seconds.min(seconds / 2.0);
         let load = Load {
             bootstrap: &target.bootstrap,
             pid: target.pid,
@@ -139,7 +144,24 @@ impl Session<'_> {
         }
     }
 
-    fn raw_parts(&mut self, raw: &RawLoad, samples: &BTreeMap<(usize, usize), Vec<Sample>>) {
+    /// How long a sync of a small append takes on the disk under the data, as a median of many.
+    fn disk_sync(&mut self) -> Result<DiskSync, BenchError> {
+        let io = |source| BenchError::Io { action: "time syncs beside the data", source };
+        let folder = self.systems.iter().find_map(|system| system.data_dir.clone()).unwrap_or_else(std::env::temp_dir);
+        let mut file = tempfile::tempfile_in(folder).map_err(io)?;
+        let mut seconds = Vec::new();
+        for _ in 0..SYNCS {
+            file.write_all(&[7; SYNC_BYTES]).map_err(io)?;
+            let started = Instant::now();
+            file.sync_data().map_err(io)?;
+            seconds.push(started.elapsed().as_secs_f64());
+        }
+        let median_ms = 1e3 * median(&seconds).expect("there are samples");
+        self.result.manifest.insert("fdatasync median".to_owned(), format!("{median_ms:.3} ms"));
+        Ok(if median_ms > SYNC_MS_LIMIT { DiskSync::Slow } else { DiskSync::Fast })
+    }
+
+    fn raw_parts(&mut self, raw: &RawLoad, samples: &BTreeMap<(usize, usize), Vec<Sample>>, sync: Option<DiskSync>) {
         let of = |system: &str, shape: &str| {
             let shape = raw.shapes.iter().position(|one| one.name == shape)?;
             let system = self.systems.iter().position(|one| is_named(system, &one.name))?;
@@ -149,6 +171,10 @@ impl Session<'_> {
         let mut remarks = Vec::new();
         let mut ratios = Vec::new();
         for (number, part) in raw.parts.iter().enumerate() {
+            if part.when.is_some() && part.when != sync {
+                remarks.push(format!("{}, {}: does not apply, by the disk's sync time.", raw.target, part.part));
+                continue;
+            }
             let (Some(first), Some(second)) = (of(&part.of, &part.shape), of(&part.over, part.shape_over())) else {
                 remarks.push(format!("{}, {}: not measured, as a system of it is not there.", raw.target, part.part));
                 continue;
@@ -188,7 +214,7 @@ impl Session<'_> {
 pub(super) fn topic_settings(target: &SystemTarget, flush: Flush) -> BTreeMap<String, String> {
     let mut settings = target.topic_settings.clone();
     if target.is_reference() {
-        settings.insert("flush".to_owned(), flush.word().to_owned());
+        settings.insert("mqassay.flush".to_owned(), flush.word().to_owned());
     } else if flush == Flush::Ack {
         settings.insert("flush.messages".to_owned(), "1".to_owned());
     }
@@ -230,5 +256,28 @@ pub(super) fn sample(shape: &RawShape, block: &RawBlock) -> Sample {
     sample
 }
 
+/// One row of the median of `values` with its interval; none of nothing.
+pub(super) fn rows_of(plan: &str, system: &str, metric: &str, values: &[f64]) -> Option<MetricRow> {
+    let interval = median_interval(values, 0)?;
+    let unit = METRICS.iter().find(|known| known.0 == metric).map_or("", |known| known.1);
+    Some(MetricRow {
+        plan: plan.to_owned(),
+        system: system.to_owned(),
+        metric: metric.to_owned(),
+        unit: unit.to_owned(),
+        value: interval.value,
+        low: interval.low,
+        high: interval.high,
+    })
+}
+
+/// A row of one reading.
+pub(super) fn one_row(plan: &str, system: &str, metric: &str, value: f64) -> MetricRow {
+    rows_of(plan, system, metric, &[value]).expect("one value has a median")
+}
+
+const SYNCS: u32 = 101;
+const SYNC_BYTES: usize = 16 << 10;
+const SYNC_MS_LIMIT: f64 = 0.3;
 /// A driver busier than this sets the pace itself.
 const CLIENT_BUSY_MAXIMUM: f64 = 0.9;

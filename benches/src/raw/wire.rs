@@ -120,7 +120,10 @@ pub(super) fn decode<Body: Decodable>(mut answer: Bytes, version: i16, correlati
 
 /// Asks for an identity as an idempotent producer; asks again while the broker's coordinator is loading.
 pub(super) fn init_producer(stream: &mut TcpStream) -> io::Result<ProducerIdentity> {
-    let body = InitProducerIdRequest::default().with_transaction_timeout_ms(60_000).with_producer_id(ProducerId(-1));
+    let body = InitProducerIdRequest::default()
+        .with_transactional_id(None)
+        .with_transaction_timeout_ms(60_000)
+        .with_producer_id(ProducerId(-1));
     for attempt in 0..INIT_ATTEMPTS {
         let frame = request(ApiKey::InitProducerId, INIT_PRODUCER_VERSION, attempt, &body);
         let answer: InitProducerIdResponse = decode(exchange(stream, &frame)?, INIT_PRODUCER_VERSION, attempt)?;
