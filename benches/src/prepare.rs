@@ -6,9 +6,11 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mqassay_harness::systems::{self, Running, SystemError};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::plan::{Flush, LoadPlan};
@@ -158,11 +160,17 @@ impl ReferenceBroker {
         command.args(arguments).arg("--data").arg(&data).stdin(Stdio::null()).stdout(Stdio::piped());
         let shown = format!("{} {} …", executable.display(), arguments.join(" "));
         let failed = |reason: String| BenchError::Reference { command: shown.clone(), reason };
-        let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
+        let mut child = {
+            let mut started = started();
+            let child = command.spawn().map_err(|error| failed(error.to_string()))?;
+            started.push(Started { pid: child.id(), data: data.clone() });
+            child
+        };
         let bootstrap = match listening_address(&mut child) {
             Ok(bootstrap) => bootstrap,
             Err(reason) => {
                 end(&mut child);
+                started().retain(|one| one.pid != child.id());
                 return Err(failed(reason));
             }
         };
@@ -199,6 +207,37 @@ impl ReferenceBroker {
 impl Drop for ReferenceBroker {
     fn drop(&mut self) {
         end(&mut self.child);
+        started().retain(|one| one.pid != self.child.id());
+    }
+}
+
+/// A child that runs, for those that must end it without the value that holds it.
+#[derive(Debug)]
+struct Started {
+    pid: u32,
+    data: PathBuf,
+}
+
+static STARTED: Mutex<Vec<Started>> = Mutex::new(Vec::new());
+
+fn started() -> MutexGuard<'static, Vec<Started>> {
+    STARTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends every broker and relay that this process has started, and removes their data: for a process that is about to end
+/// itself because it was told to, so that no value is dropped.
+pub fn end_all_started() {
+    // The lock is held to the end: nothing may be started meanwhile.
+    let started = started();
+    for one in started.iter() {
+        if let Some(pid) = i32::try_from(one.pid).ok().and_then(Pid::from_raw) {
+            // It fails where the child has ended already.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+    for one in started.iter() {
+        // A broker that is being killed may still make a file; what is left then lies in the folder for temporary data.
+        let _ = std::fs::remove_dir_all(&one.data);
     }
 }
 
