@@ -17,6 +17,7 @@ mod merge;
 mod mutants;
 mod process_world;
 mod progress;
+mod relay;
 mod replay;
 mod report;
 mod rerun;
@@ -76,6 +77,9 @@ enum Command {
     Broker(broker::Arguments),
     /// Provision external systems
     Systems(systems::Arguments),
+    /// Run the bare program that brokers' costs are held against
+    #[command(hide = true)]
+    Relay(relay::Arguments),
     /// Write a clean history of any length
     #[command(hide = true)]
     HistorySample(history_sample::Arguments),
@@ -119,6 +123,7 @@ fn run(command: Option<Command>) -> Result<Exit, Failure> {
         Some(Command::Bench(arguments)) => bench::run(&arguments),
         Some(Command::Report(arguments)) => report::run(&arguments),
         Some(Command::Broker(arguments)) => broker::run(&arguments),
+        Some(Command::Relay(arguments)) => relay::run(&arguments),
         Some(Command::Systems(arguments)) => systems::run(&arguments),
     }
 }

@@ -58,6 +58,16 @@ const METRIC_TITLES: &[(&str, &str)] = &[
     ("end_to_end_max_ns", "End-to-end latency, maximum"),
     ("schedule_lag_p99_ns", "Lag behind the schedule, p99"),
     ("client_headroom", "Client headroom"),
+    ("client_busy_share", "Driver's busy share"),
+    ("broker_resident_bytes_per_queue", "Resident memory per idle queue"),
+    ("broker_disk_bytes_per_queue", "Disk per queue"),
+    ("broker_files", "Files held open by the broker"),
+    ("requests_per_second", "Requests per second"),
+    ("end_to_end_records_per_second", "Produced and fetched at once"),
+    ("acknowledge_p50_ns", "Acknowledgement latency, p50"),
+    ("acknowledge_p99_ns", "Acknowledgement latency, p99"),
+    ("end_to_end_service_p99_ns", "End-to-end from the actual send, p99"),
+    ("recovery_seconds", "Kill to every queue answering"),
 ];
 
 #[cfg(test)]

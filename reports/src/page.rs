@@ -7,7 +7,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment};
 use mqassay_harness::artifact::SummaryLine;
-use mqassay_harness::measure::result::{BenchResult, MetricRow, SystemVerdict};
+use mqassay_harness::measure::result::{BenchResult, MetricRow, SystemVerdict, TargetPart};
 use serde::Serialize;
 
 use crate::chart::{self, Chart, Systems, Table};
@@ -103,8 +103,20 @@ struct BenchSection {
     remarks_more: Vec<String>,
     charts: Vec<Chart>,
     missing: String,
+    targets: Vec<TargetRow>,
     figures: Table,
     manifest: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct TargetRow {
+    target: String,
+    part: String,
+    ratio: String,
+    interval: String,
+    needs: String,
+    kind: &'static str,
+    outcome: &'static str,
 }
 
 #[derive(Serialize)]
@@ -187,9 +199,23 @@ impl BenchSection {
             remarks_more: bench.remarks.iter().skip(remarks_shown).cloned().collect(),
             charts,
             missing: missing.join(", "),
+            targets: bench.targets.iter().map(target_row).collect(),
             figures: chart::figures(&other),
             manifest: bench.manifest.clone(),
         })
+    }
+}
+
+fn target_row(part: &TargetPart) -> TargetRow {
+    let (kind, outcome) = if part.met { ("valid", "met") } else { ("invalid", "missed") };
+    TargetRow {
+        target: part.target.clone(),
+        part: part.part.clone(),
+        ratio: number::significant(part.ratio),
+        interval: format!("{} to {}", number::significant(part.low), number::significant(part.high)),
+        needs: number::significant(part.needs),
+        kind,
+        outcome,
     }
 }
 
