@@ -8,6 +8,7 @@ mod broker;
 mod check;
 mod exit;
 mod explain;
+mod external;
 mod guarantees;
 mod history_sample;
 mod journal;

@@ -14,6 +14,7 @@ use mqassay_scenarios::{catalogue, coverage, mutants};
 
 use crate::arguments::{Seeds, ShardArgument, jobs, share};
 use crate::exit::{Exit, Failure};
+use crate::external;
 use crate::journal::Journal;
 use crate::junit;
 use crate::process_world::{self, SystemName, Telling, WorldName};
@@ -74,6 +75,8 @@ pub(crate) struct Arguments {
     /// Run this share of the plans (above 0, at most 1) again in another process and compare the traces
     #[arg(long, value_name = "SHARE", value_parser = share)]
     prove_determinism: Option<f64>,
+    #[command(flatten)]
+    external: external::DriverArguments,
 }
 
 /// Which runs' artifacts stay.
@@ -92,6 +95,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let mut options = options(arguments)?;
     if arguments.world == WorldName::Process {
         return on_processes(arguments, &options);
+    }
+    if let Some(driver) = &arguments.external.driver {
+        return external::run(&arguments.external, driver, &options, arguments.json);
     }
     let mut results = None;
     let mut journal = None;

@@ -104,8 +104,9 @@ pub(crate) struct Process {
     pub(crate) pause: Pause,
 }
 
-/// Time that a node has for a clean stop before it is killed.
-const STOPPING_US_MAX: u64 = 5_000_000;
+/// Time that a node has for a clean stop before it is killed: what Kubernetes grants by default. A stop has to sync what is
+/// left, so that it may take as long as the disk needs for that.
+const STOPPING_US_MAX: u64 = 30_000_000;
 /// Time until a node that gave up on its disk is started again.
 const RESTART_AFTER_EXIT_US: u64 = 500_000;
 
