@@ -40,6 +40,7 @@ const ANOMALIES: &[(&str, &str)] = &[
     ("regression", "An end or a log start, as the broker reports it, went back."),
     ("resurrected", "A deleted or truncated value returned."),
     ("premature-deletion", "A value below the log start that no retention or deletion justifies."),
+    ("permitted-loss-exceeded", "A loss that the flush setting permits, of records older than it lets stay unsynced."),
     ("self-crash", "A node ended by itself."),
     ("no-progress", "After the faults stopped, something did not end within the bound."),
 ];

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::chart::{self, Chart, Systems, Table};
 use crate::input::ReportInput;
 use crate::number;
-use crate::tables::{self, Allowed, BadRun, Event, MutantRow, MutantStory, ScenarioRow};
+use crate::tables::{self, Allowed, BadRun, Event, FaultRow, MutantRow, MutantStory, ScenarioRow};
 
 /// Why a report could not be made. Nothing here depends on the figures; each is a fault of this crate or its input.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +81,9 @@ struct Page {
     events_missing: String,
     mutants: Vec<MutantRow>,
     mutant_sentence: String,
+    fault_classes: Vec<String>,
+    mutants_by_fault: Vec<FaultRow>,
+    any_shrunk: bool,
     stories: Vec<MutantStory>,
     benches: Vec<BenchSection>,
     manifest: BTreeMap<String, String>,
@@ -142,6 +145,7 @@ impl Page {
             .map(|(name, _)| name.replace('-', " "))
             .collect();
         let benches = input.benches.iter().enumerate().map(|(index, bench)| BenchSection::of(index, bench, &systems));
+        let (fault_classes, mutants_by_fault) = tables::mutants_by_fault(&input.mutants);
         Ok(Page {
             title: input.title.clone(),
             headline,
@@ -155,6 +159,9 @@ impl Page {
             events_missing: missing.join(", "),
             mutants: tables::mutants(&input.mutants),
             mutant_sentence: mutant_sentence(input),
+            fault_classes,
+            mutants_by_fault,
+            any_shrunk: input.mutants.iter().any(|(line, _)| line.shrunk.is_some()),
             stories: tables::stories(&input.mutants),
             benches: benches.collect::<Result<_, _>>()?,
             manifest: input.manifest.clone(),

@@ -9,4 +9,5 @@ pub mod coverage;
 pub mod explain;
 pub mod mutants;
 pub mod runner;
+pub mod score_table;
 pub mod shrink;

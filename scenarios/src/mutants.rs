@@ -1,6 +1,7 @@
 //! The mutants' table: which scenarios should catch each, by which anomaly, and which classes of fault it needs.
 //! `run` computes the score: every mutant caught or not, and false alarms of the clean broker under the same seeds.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use mqassay_broker::mutant::Mutant;
 use mqassay_harness::artifact::folder;
 use mqassay_harness::artifact::{MutantLine, MutantSummary, ShrunkLine, VerdictKind};
+use mqassay_harness::history::Mark;
 use mqassay_harness::plan::scenario::{Scenario, Span};
 
 use crate::campaign::{self, CampaignError, Course, Keep, Options};
@@ -169,6 +171,7 @@ pub fn attempt(
         anomaly: None,
         seeds_tried: 0,
         wall_seconds: 0.0,
+        fault_classes: BTreeMap::new(),
         shrunk: None,
     };
     let mut catching = None;
@@ -179,6 +182,11 @@ pub fn attempt(
             row.anomalies.iter().find(|name| run.line.anomalies.contains_key(**name)).map(|s| (*s).to_owned());
         line.caught = line.anomaly.is_some();
         if line.caught {
+            for mark in &run.history.marks {
+                if let Mark::Fault { class, .. } = mark {
+                    *line.fault_classes.entry(class.clone()).or_insert(0) += 1;
+                }
+            }
             catching = Some(run.clone());
         }
         !line.caught && !out_of_time()

@@ -9,8 +9,7 @@ use mqassay_harness::artifact::VerdictKind;
 use mqassay_harness::artifact::folder::read_plan;
 use mqassay_harness::guarantee::Anomaly;
 use mqassay_scenarios::runner::{Record, mutant_named, run_plan};
-
-const EXPECTED: &str = "expected.toml";
+use mqassay_scenarios::score_table::{self, EXPECTED};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("regressions")
@@ -40,6 +39,16 @@ fn every_mutant_has_a_plan() {
         plans.filter_map(|plan| plan.mutant).map(|name| mutant_named(&name).unwrap().name().to_owned()).collect();
     let all: BTreeSet<String> = Mutant::ALL.iter().map(|mutant| mutant.name().to_owned()).collect();
     assert_eq!(with, all, "shrink a plan that catches what is missing: mqassay mutants run --shrink");
+}
+
+#[test]
+fn the_table_in_the_readme_is_what_the_plans_show() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(path).unwrap();
+    let table = score_table::table(&folder()).unwrap();
+    assert_eq!(table.matches("not caught").count(), 0, "{table}");
+    let current = score_table::placed(&readme, &table).unwrap();
+    assert_eq!(readme, current, "write it again: mqassay mutants table --into README.md");
 }
 
 #[test]

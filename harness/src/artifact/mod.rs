@@ -93,6 +93,9 @@ pub struct MutantLine {
     pub seeds_tried: u64,
     /// Real seconds until it was caught.
     pub wall_seconds: f64,
+    /// Classes of the faults that struck in the catching run, and how often.
+    #[serde(default)]
+    pub fault_classes: BTreeMap<String, u64>,
     /// What became of the catching plan, where it was shrunk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shrunk: Option<ShrunkLine>,
@@ -113,6 +116,9 @@ pub struct ShrunkLine {
     pub faults_before: u64,
     /// Client operations of the plan that it came from.
     pub operations_before: u64,
+    /// Classes of the faults that are left, and how many of each: without them the bug does not show.
+    #[serde(default)]
+    pub fault_classes: BTreeMap<String, u64>,
 }
 
 /// The last line of `mutants run --json`.

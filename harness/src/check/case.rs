@@ -73,6 +73,11 @@ impl<'a> Case<'a> {
         classes.into_iter().collect()
     }
 
+    /// When a fault of the class struck for the first time at or after the time.
+    pub(super) fn first_strike(&self, class: &str, from_us: u64) -> Option<u64> {
+        self.strikes.iter().filter(|(at, struck)| *struck == class && *at >= from_us).map(|(at, _)| *at).min()
+    }
+
     /// The timestamp that was sent with the value.
     pub(super) fn timestamp(&self, order: &QueueOrder, value: u64) -> Option<i64> {
         let send = order.send_of(value)?;
@@ -178,7 +183,9 @@ impl<'a> Case<'a> {
         if flush != Flush::Ack || flips.clone().next().is_none() {
             return flips.next().is_some();
         }
-        let Some((_, since_us)) = send.placed() else { return flips.next().is_some() };
+        let Some((_, placed_us)) = send.placed() else { return flips.next().is_some() };
+        // The copy that was lost may have been seen long before the answer, which then is that of another attempt.
+        let since_us = send.seen.map_or(placed_us, |(_, seen_us)| placed_us.min(seen_us));
         let later = order.sends.iter().filter(|later| later.fate == Fate::Acknowledged && later.invoked_us > since_us);
         let proved_us = later.map(|later| later.completed_us).min().unwrap_or(u64::MAX);
         flips.any(|(at, _)| *at <= proved_us)

@@ -33,6 +33,9 @@ pub struct Context {
 pub struct TopicContext {
     /// When appends are synced.
     pub flush: Flush,
+    /// Under `Flush::Interval`, milliseconds that an acknowledged record may stay unsynced; none where it is not known. Only
+    /// who knows the disk can set it: the interval says when a sync begins, not how long it takes for all files written.
+    pub unsynced_ms_maximum: Option<u64>,
     /// Age in milliseconds past which records may be deleted.
     pub retention_ms: Option<i64>,
     /// Size in bytes past which the oldest records may be deleted.
@@ -47,6 +50,7 @@ impl Default for TopicContext {
     fn default() -> TopicContext {
         TopicContext {
             flush: Flush::Ack,
+            unsynced_ms_maximum: None,
             retention_ms: None,
             retention_bytes: None,
             is_log_shared: false,
@@ -104,6 +108,7 @@ impl TopicContext {
         };
         TopicContext {
             flush,
+            unsynced_ms_maximum: None,
             retention_ms: limit(pick("retention.ms", "retention-ms")),
             retention_bytes: limit(pick("retention.bytes", "retention-bytes")).map(i64::unsigned_abs),
             is_log_shared: pick("mqassay.layout", "layout").is_none_or(|layout| layout != "partitioned"),

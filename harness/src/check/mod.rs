@@ -16,6 +16,7 @@ mod no_progress;
 mod nonmonotonic_poll;
 mod nonmonotonic_send;
 mod order;
+mod permitted_loss_exceeded;
 mod phantom_write;
 mod poll_skip;
 mod premature_deletion;
@@ -50,7 +51,7 @@ struct Checker {
 }
 
 /// Every checker, in the order of the published taxonomy.
-const CHECKERS: [Checker; 16] = [
+const CHECKERS: [Checker; 17] = [
     Checker { name: "lost-write", check: lost_write::check },
     Checker { name: "unseen", check: unseen::check },
     Checker { name: "ghost", check: ghost::check },
@@ -65,6 +66,7 @@ const CHECKERS: [Checker; 16] = [
     Checker { name: "regression", check: regression::check },
     Checker { name: "resurrected", check: resurrected::check },
     Checker { name: "premature-deletion", check: premature_deletion::check },
+    Checker { name: "permitted-loss-exceeded", check: permitted_loss_exceeded::check },
     Checker { name: "self-crash", check: self_crash::check },
     Checker { name: "no-progress", check: no_progress::check },
 ];

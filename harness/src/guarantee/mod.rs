@@ -208,6 +208,8 @@ pub enum Anomaly {
     Resurrected,
     /// A value below the log start that no setting justifies.
     PrematureDeletion,
+    /// A lost value that was older, at the loss, than the setting that permits losses lets anything stay unsynced.
+    PermittedLossExceeded,
     /// A node ended by itself.
     SelfCrash,
     /// Something did not end within the liveness bound.
@@ -216,7 +218,7 @@ pub enum Anomaly {
 
 impl Anomaly {
     /// Every anomaly.
-    pub const ALL: [Anomaly; 16] = [
+    pub const ALL: [Anomaly; 17] = [
         Anomaly::LostWrite,
         Anomaly::Unseen,
         Anomaly::Ghost,
@@ -231,6 +233,7 @@ impl Anomaly {
         Anomaly::Regression,
         Anomaly::Resurrected,
         Anomaly::PrematureDeletion,
+        Anomaly::PermittedLossExceeded,
         Anomaly::SelfCrash,
         Anomaly::NoProgress,
     ];
@@ -252,6 +255,7 @@ impl Anomaly {
             Anomaly::Regression => "regression",
             Anomaly::Resurrected => "resurrected",
             Anomaly::PrematureDeletion => "premature-deletion",
+            Anomaly::PermittedLossExceeded => "permitted-loss-exceeded",
             Anomaly::SelfCrash => "self-crash",
             Anomaly::NoProgress => "no-progress",
         }
@@ -393,7 +397,13 @@ mod tests {
     #[test]
     fn the_standard_matrix_is_well_formed_and_never_allows_what_nothing_excuses() {
         let matrix = Matrix::parse(STANDARD).unwrap();
-        let never = [Anomaly::CorruptPayload, Anomaly::PhantomWrite, Anomaly::PrematureDeletion, Anomaly::Resurrected];
+        let never = [
+            Anomaly::CorruptPayload,
+            Anomaly::PhantomWrite,
+            Anomaly::PrematureDeletion,
+            Anomaly::Resurrected,
+            Anomaly::PermittedLossExceeded,
+        ];
         for row in &matrix.rows {
             assert!(never.iter().all(|anomaly| !row.allows.contains(anomaly)), "{}", row.name);
         }
