@@ -135,9 +135,9 @@ impl NodeConfig {
         config.retention_check = Duration::from_secs(1);
         config.tail_cache_bytes = 4 << 10;
         config.snapshot_records = 8;
-        config.election_timeout = Duration::from_millis(150);
-        config.heartbeat_interval = Duration::from_millis(100);
-        config.session_timeout = Duration::from_millis(600);
+        config.election_timeout = Duration::from_millis(500);
+        config.heartbeat_interval = Duration::from_millis(250);
+        config.session_timeout = Duration::from_millis(1500);
         config.proposal_timeout = Duration::from_secs(3);
         config.frame_bytes_max = 1 << 20;
         config.connections_max = 64;
