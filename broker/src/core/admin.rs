@@ -109,7 +109,11 @@ impl Core {
     pub(super) fn on_metadata_progress(&mut self, counted: Position, now: Now, effects: &mut Effects) {
         while self.admin.waits.front().is_some_and(|wait| wait.end <= counted) {
             let Some(MetadataWait { record, slot, .. }) = self.admin.waits.pop_front() else { break };
+            let isr_of = if let MetadataRecord::IsrChanged { log, .. } = &record { Some(LogId(*log)) } else { None };
             let applied = self.metadata.apply(record);
+            if let (Some(log), Applied::Refused(_)) = (isr_of, &applied) {
+                self.on_isr_refused(log, now);
+            }
             effects.points.push(points::METADATA_APPLIED);
             self.on_applied(&applied, now, effects);
             if let Some(slot) = slot {
@@ -163,7 +167,10 @@ impl Core {
                 let class = topic.settings.class.clone();
                 let shared = topic.settings.layout == Layout::Shared;
                 let added = topic.partitions.len() - first;
-                let logs: Vec<LogId> = topic.partitions[*first..].iter().map(|partition| partition.log()).collect();
+                let here = self.config.node_id;
+                let is_here = |id: &LogId| self.metadata.placement(*id).is_some_and(|p| p.replicas.contains(&here));
+                let logs: Vec<LogId> =
+                    topic.partitions[*first..].iter().map(|partition| partition.log()).filter(is_here).collect();
                 let settings = self.log_settings(&class, shared, added);
                 for id in logs {
                     if !self.logs.contains_key(&id) {
@@ -201,6 +208,7 @@ impl Core {
                 }
                 Layout::Partitioned => {
                     self.refuse_produces(partition.log(), ResponseError::UnknownTopicOrPartition, effects);
+                    self.drop_roles(partition.log(), effects);
                     if let Some(log) = self.forget_log(partition.log()) {
                         log.remove(&mut effects.disk);
                     }

@@ -225,6 +225,13 @@ impl Log {
         self.rework(Rework::Restart(carrier), effects);
     }
 
+    /// The defect of a mutant (KAFKA-6003): what a replica copies leaves no trace of its producers.
+    pub(crate) fn forget_producers(&mut self) {
+        for queue in self.queues.values_mut() {
+            queue.producers = Producers::default();
+        }
+    }
+
     /// Starts a change of the files that waits for what is under way: a late sync would be taken for that of bytes
     /// written afterwards, a late index would name bytes that are gone.
     pub(super) fn start_rework(&mut self, effects: &mut Vec<DiskEffect>) {

@@ -7,8 +7,6 @@
 
 mod follower;
 mod leader;
-#[cfg(test)]
-mod rig_tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
