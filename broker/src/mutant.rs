@@ -36,6 +36,12 @@ pub enum Mutant {
     WatermarkWaitsForIneligible,
     /// P1 (KAFKA-6003, AutoMQ #437): producers' windows do not follow a log to another replica.
     ProducersNotReplicated,
+    /// R16 (nats-server #7545): voters are changed without waiting for the change before to be committed, so that
+    /// majorities of old and new voters need not meet.
+    HastyVoters,
+    /// S7 (nats-server #7556, #6888): a metadata snapshot that cannot be read is taken for none, and the logs that it
+    /// listed for orphans, which are removed.
+    UnreadableSnapshotIsNone,
 }
 
 impl Mutant {
@@ -67,6 +73,8 @@ impl Mutant {
             Mutant::AckJumpsAhead => "R13",
             Mutant::WatermarkWaitsForIneligible => "R18",
             Mutant::ProducersNotReplicated => "P1",
+            Mutant::HastyVoters => "R16",
+            Mutant::UnreadableSnapshotIsNone => "S7",
         }
     }
 }

@@ -66,6 +66,12 @@ pub const PRODUCERS_RECOVERED: &str = "producers-recovered";
 pub const DUPLICATE_REFUSED: &str = "duplicate-refused";
 /// Retention was applied to all logs.
 pub const RETENTION_CHECK: &str = "retention-check";
+/// A node became the leader of the metadata log.
+pub const CONTROLLER_ELECTED: &str = "controller-elected";
+/// The controller wants a silent broker fenced.
+pub const BROKER_FENCED: &str = "broker-fenced";
+/// A snapshot of the metadata came from the leader.
+pub const SNAPSHOT_INSTALLED: &str = "snapshot-installed";
 
 /// Every point.
 pub const POINTS: &[&str] = &[
@@ -105,4 +111,7 @@ pub const EVENTS: &[&str] = &[
     PRODUCERS_RECOVERED,
     DUPLICATE_REFUSED,
     RETENTION_CHECK,
+    CONTROLLER_ELECTED,
+    BROKER_FENCED,
+    SNAPSHOT_INSTALLED,
 ];

@@ -43,6 +43,8 @@ pub struct NodeConfig {
     pub default_replication_factor: u32,
     /// The nodes that vote in a new cluster, this one included; empty is this one alone.
     pub cluster: Vec<Peer>,
+    /// Whether the node joins a cluster that exists, whose nodes `cluster` lists, rather than begin a new one.
+    pub joins: bool,
     /// A follower of the metadata log that hears of no leader for this long, at least, stands for election.
     pub election_timeout: Duration,
     /// How often a broker tells the controller that it is alive.
@@ -115,6 +117,7 @@ impl NodeConfig {
             default_partitions: 4,
             default_replication_factor: 1,
             cluster: Vec::new(),
+            joins: false,
             election_timeout: Duration::from_millis(1000),
             heartbeat_interval: Duration::from_millis(2000),
             session_timeout: Duration::from_millis(9000),
@@ -181,6 +184,7 @@ impl NodeConfig {
             "default-partitions" => self.default_partitions.to_string(),
             "default-replication-factor" => self.default_replication_factor.to_string(),
             "cluster" => peers_text(&self.cluster),
+            "join" => self.joins.to_string(),
             "election-timeout-ms" => self.election_timeout.as_millis().to_string(),
             "heartbeat-interval-ms" => self.heartbeat_interval.as_millis().to_string(),
             "session-timeout-ms" => self.session_timeout.as_millis().to_string(),
@@ -295,6 +299,7 @@ impl NodeConfig {
                 self.cluster = parse_peers(value)
                     .ok_or_else(|| refused("node ids with where they listen, as in 1=host:9092,2=other:9092"))?;
             }
+            "join" => self.joins = value.parse().map_err(|_| refused("`true` or `false`"))?,
             "election-timeout-ms" => self.election_timeout = milliseconds().ok_or_else(|| refused(MILLISECONDS))?,
             "heartbeat-interval-ms" => self.heartbeat_interval = milliseconds().ok_or_else(|| refused(MILLISECONDS))?,
             "session-timeout-ms" => self.session_timeout = milliseconds().ok_or_else(|| refused(MILLISECONDS))?,
@@ -331,7 +336,7 @@ fn peers_text(peers: &[Peer]) -> String {
 }
 
 /// The settings' names, as the command line has them.
-pub const KEYS: [&str; 30] = [
+pub const KEYS: [&str; 31] = [
     "layout",
     "flush",
     "flush-interval-ms",
@@ -345,6 +350,7 @@ pub const KEYS: [&str; 30] = [
     "default-partitions",
     "default-replication-factor",
     "cluster",
+    "join",
     "election-timeout-ms",
     "heartbeat-interval-ms",
     "session-timeout-ms",

@@ -8,15 +8,16 @@ use std::time::Duration;
 use super::admin::Admin;
 use super::batch;
 use super::config::{Advertised, NodeConfig};
+use super::control::Control;
 use super::fetch::Fetches;
 use super::gather::ReadTarget;
 use super::list_offsets::Lookups;
 use super::log::{DiskEffect, DiskEvent, Flush, Halt, Log, LogSettings, Progress, Recovered};
-use super::metadata::{Metadata, MetadataRecord, MetadataUnreadable};
+use super::metadata::{Metadata, MetadataUnreadable};
 use super::peer::PeerMessage;
-use super::placement::DataFound;
 use super::produce::Produces;
 use super::producer_ids::ProducerIds;
+use super::quorum::Quorum;
 use super::replica::Replicas;
 use super::settings::{FlushMode, LogClass};
 use super::types::{LogId, NodeId, Now, Offset, QueueId, Ticket};
@@ -137,6 +138,9 @@ pub(super) enum DeadlineOf {
     Fetch(RequestId),
     Produce(RequestId),
     Replicas,
+    Raft,
+    Heartbeat,
+    Proposal(u64),
 }
 
 /// The core of a node.
@@ -157,6 +161,11 @@ pub struct Core {
     pub(super) replicas: Replicas,
     pub(super) lookups: Lookups,
     pub(super) admin: Admin,
+    /// The metadata log's replication.
+    pub(super) quorum: Quorum,
+    pub(super) control: Control,
+    /// Logs that the data folder holds and the state does not list yet.
+    pub(super) found: BTreeMap<LogId, Recovered>,
     pub(super) producer_ids: ProducerIds,
     /// Cold reads under way.
     pub(super) reads: BTreeMap<Ticket, ReadTarget>,
@@ -176,13 +185,10 @@ impl Core {
         if metadata_log.queues.get(&QueueId::METADATA).map_or(metadata_log.unlisted_fenced, |queue| queue.fenced) {
             return Err(StartError::MetadataCorrupt);
         }
-        let snapshot = metadata_snapshot.map(|(_, bytes)| Metadata::decode_snapshot(&bytes)).transpose()?;
-        let snapshot_at = snapshot.as_ref().map_or(Offset(0), Metadata::record_next);
-        let mut metadata = snapshot.unwrap_or_default();
-        metadata.set_mutant(mutant);
-        let metadata = replay(metadata, metadata_batches)?;
-        let known_cluster = metadata.cluster();
-        let cluster = known_cluster.unwrap_or(cluster_draw | 1);
+        let snapshot = metadata_snapshot.map(|(_, bytes)| bytes);
+        let (quorum, metadata) = Quorum::recover(&config, incarnation, mutant, snapshot, metadata_batches, now)?;
+        let snapshot_at = metadata.record_next();
+        let cluster = metadata.cluster().unwrap_or(cluster_draw | 1);
         let mut core = Core {
             config,
             advertised,
@@ -196,6 +202,9 @@ impl Core {
             replicas: Replicas::default(),
             lookups: Lookups::default(),
             admin: Admin::default(),
+            quorum,
+            control: Control::default(),
+            found: BTreeMap::new(),
             producer_ids: ProducerIds::default(),
             reads: BTreeMap::new(),
             ticket_next: 0,
@@ -206,11 +215,8 @@ impl Core {
         };
         core.adopt_logs(metadata_log, logs, now, effects);
         core.deadlines.insert((now.monotonic + core.config.retention_check, DeadlineOf::Retention));
-        if known_cluster.is_none() {
-            let named = core.submit(MetadataRecord::ClusterNamed { cluster }, None, now, effects);
-            assert!(named.is_ok(), "a log that was just recovered is online");
-        }
-        core.register(if known_cluster.is_none() { DataFound::Nothing } else { DataFound::Unclean }, now, effects);
+        core.on_raft_deadline(now, effects);
+        core.on_heartbeat_due(now, effects);
         Ok(core)
     }
 
@@ -219,12 +225,17 @@ impl Core {
         match event {
             Event::Request { id, header, request } => self.on_request(id, header, *request, now, effects),
             Event::Disk(DiskEvent::Read { ticket, result }) => self.on_read(ticket, result, effects),
-            Event::Disk(DiskEvent::SnapshotWritten { name: _, result }) => self.on_snapshot(result, now, effects),
+            Event::Disk(DiskEvent::SnapshotWritten { name, result }) => self.on_snapshot(&name, result, now, effects),
             Event::Disk(event) => self.on_log_event(event, now, effects),
             Event::Peer { from, message: PeerMessage::Log(message) } => {
                 self.on_log_message(from, message, now, effects);
             }
-            Event::Peer { message: PeerMessage::Raft(_) | PeerMessage::Control(_), .. } => {}
+            Event::Peer { from, message: PeerMessage::Raft(message) } => {
+                self.with_raft(now, effects, |raft, output| raft.step(from, message, now.monotonic, output));
+            }
+            Event::Peer { from, message: PeerMessage::Control(message) } => {
+                self.on_control_message(from, message, now, effects);
+            }
             Event::Deadline => self.on_deadline(now, effects),
             Event::ConnectionClosed(connection) => self.on_connection_closed(connection),
         }
@@ -260,7 +271,7 @@ impl Core {
 
     /// Whether nothing that was asked of the core is still owed (syncs that nobody waits for aside).
     pub fn is_idle(&self) -> bool {
-        self.produces.is_empty() && self.admin.is_empty()
+        self.produces.is_empty() && self.admin.is_empty() && self.quorum.is_idle() && self.may_shut_down()
     }
 
     /// Asks for a sync of everything written, whatever the flush settings; for a clean end.
@@ -277,6 +288,14 @@ impl Core {
 
     pub(super) fn mark_dirty(&mut self, log: LogId) {
         self.dirty.insert(log);
+    }
+
+    pub(super) fn set_deadline(&mut self, at: Duration, of: DeadlineOf) {
+        self.deadlines.insert((at, of));
+    }
+
+    pub(super) fn clear_deadline(&mut self, at: Duration, of: DeadlineOf) {
+        self.deadlines.remove(&(at, of));
     }
 
     pub(super) fn set_fetch_deadline(&mut self, id: RequestId, at: Duration) {
@@ -348,7 +367,7 @@ impl Core {
     fn adopt_logs(
         &mut self,
         metadata_log: Recovered,
-        mut found: BTreeMap<LogId, Recovered>,
+        found: BTreeMap<LogId, Recovered>,
         now: Now,
         effects: &mut Effects,
     ) {
@@ -364,21 +383,17 @@ impl Core {
         let settings = LogSettings { tail_cache_bytes: 0, ..self.log_settings(&class, true, 0) };
         // No mutant lives in the metadata log: a mutant breaks the promises made to clients, not the node itself.
         self.logs.insert(LogId::METADATA, Log::recovered(settings, None, metadata_log, now));
+        self.found = found;
         let wanted: Vec<(LogId, LogClass)> = self.metadata.logs().map(|(id, class)| (id, class.clone())).collect();
         let siblings = wanted.len();
         for (id, class) in wanted {
             let settings = self.log_settings(&class, self.metadata.is_shared(id), siblings);
-            let recovered = found.remove(&id).unwrap_or_else(|| Recovered::empty(id));
-            let mut log = Log::recovered(settings, self.mutant, recovered, now);
-            let gone: Vec<QueueId> = log.queues().filter(|queue| self.metadata.log_of(*queue) != Some(id)).collect();
-            gone.into_iter().for_each(|queue| log.remove_queue(queue));
+            let recovered = self.found.remove(&id).unwrap_or_else(|| Recovered::empty(id));
+            let log = self.adopt_log(settings, recovered, now);
             self.logs.insert(id, log);
             self.adopt_replica(id);
         }
-        for id in found.into_keys() {
-            // The topic's deletion was durable, the removal of its files was not.
-            effects.disk.push(DiskEffect::RemoveLog { log: id });
-        }
+        self.remove_orphans(effects);
         let starts: Vec<(QueueId, Offset)> = self.metadata.log_starts().collect();
         for (queue, offset) in starts {
             if let Some(log) = self.metadata.log_of(queue).and_then(|id| self.logs.get_mut(&id)) {
@@ -387,6 +402,28 @@ impl Core {
         }
         let ids: Vec<LogId> = self.logs.keys().copied().collect();
         ids.into_iter().for_each(|id| self.note_deadline(id));
+    }
+
+    /// A log as the data folder has it, without the queues that were removed.
+    pub(super) fn adopt_log(&self, settings: LogSettings, recovered: Recovered, now: Now) -> Log {
+        let id = recovered.log;
+        let mut log = Log::recovered(settings, self.mutant, recovered, now);
+        let is_gone =
+            |queue: &QueueId| self.metadata.log_of(*queue) != Some(id) && self.metadata.has_passed(id, Some(*queue));
+        let gone: Vec<QueueId> = log.queues().filter(is_gone).collect();
+        gone.into_iter().for_each(|queue| log.remove_queue(queue));
+        log
+    }
+
+    /// Removes the files of logs whose topic is gone: its deletion was durable, the removal of its files was not.
+    /// A log that the state does not know yet stays: its creation may be committed and not applied here.
+    pub(super) fn remove_orphans(&mut self, effects: &mut Effects) {
+        let metadata = &self.metadata;
+        let orphans: Vec<LogId> = self.found.keys().copied().filter(|id| metadata.has_passed(*id, None)).collect();
+        for log in orphans {
+            self.found.remove(&log);
+            effects.disk.push(DiskEffect::RemoveLog { log });
+        }
     }
 
     fn on_request(&mut self, id: RequestId, header: RequestHeader, request: Request, now: Now, effects: &mut Effects) {
@@ -429,7 +466,10 @@ impl Core {
         if id == LogId::METADATA {
             self.on_metadata_progress(progress.counted, now, effects);
             if progress.went_offline {
-                self.refuse_metadata_waits(effects);
+                self.quorum.on_log_offline();
+            }
+            if progress.came_online {
+                self.on_metadata_online(now, effects);
             }
             return;
         }
@@ -469,6 +509,9 @@ impl Core {
                 DeadlineOf::Fetch(id) => self.on_fetch_deadline(id, now, effects),
                 DeadlineOf::Produce(id) => self.on_produce_deadline(id, effects),
                 DeadlineOf::Replicas => self.on_replica_tick(now, effects),
+                DeadlineOf::Raft => self.on_raft_deadline(now, effects),
+                DeadlineOf::Heartbeat => self.on_heartbeat_due(now, effects),
+                DeadlineOf::Proposal(tag) => self.on_proposal_deadline(tag, now, effects),
             }
         }
     }
@@ -483,22 +526,6 @@ impl Core {
             self.forget_fetch(id);
         }
     }
-}
-
-fn replay(mut state: Metadata, batches: Vec<bytes::Bytes>) -> Result<Metadata, StartError> {
-    for batch in batches {
-        for record in batch::read_records(batch)? {
-            if record.offset < state.record_next() {
-                continue;
-            }
-            if record.offset > state.record_next() {
-                return Err(StartError::MetadataGap { expected: state.record_next(), found: record.offset });
-            }
-            let decoded = MetadataRecord::decode(record.value.as_deref().unwrap_or_default())?;
-            state.apply(decoded);
-        }
-    }
-    Ok(state)
 }
 
 /// The least time between two calls of a log for its deadlines.

@@ -241,6 +241,9 @@ pub enum Applied {
 /// Why a record did nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// UNKNOWN_SERVER_ERROR (-1); no client asks for it.
+    #[error("the cluster has its identity")]
+    ClusterNamed,
     /// TOPIC_ALREADY_EXISTS (36).
     #[error("the topic exists")]
     TopicExists,
@@ -287,10 +290,22 @@ pub enum Refusal {
 
 /// A snapshot or record that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} of the metadata log is not readable: {source}; a newer version may have written it")]
+#[error("{what} of the metadata log is not readable: {reason}; a newer version may have written it")]
 pub struct MetadataUnreadable {
     what: &'static str,
-    source: serde_json::Error,
+    reason: String,
+}
+
+impl MetadataUnreadable {
+    /// A record cannot be read.
+    pub(super) fn record(error: impl std::fmt::Display) -> MetadataUnreadable {
+        MetadataUnreadable { what: "a record", reason: error.to_string() }
+    }
+
+    /// A snapshot cannot be read.
+    pub(super) fn snapshot(error: impl std::fmt::Display) -> MetadataUnreadable {
+        MetadataUnreadable { what: "a snapshot", reason: error.to_string() }
+    }
 }
 
 impl MetadataRecord {
@@ -301,7 +316,7 @@ impl MetadataRecord {
 
     /// Reads a record's bytes.
     pub fn decode(bytes: &[u8]) -> Result<MetadataRecord, MetadataUnreadable> {
-        serde_json::from_slice(bytes).map_err(|source| MetadataUnreadable { what: "a record", source })
+        serde_json::from_slice(bytes).map_err(MetadataUnreadable::record)
     }
 }
 
@@ -354,8 +369,7 @@ impl Metadata {
 
     /// Reads a snapshot.
     pub fn decode_snapshot(bytes: &[u8]) -> Result<Metadata, MetadataUnreadable> {
-        let mut state: Metadata =
-            serde_json::from_slice(bytes).map_err(|source| MetadataUnreadable { what: "a snapshot", source })?;
+        let mut state: Metadata = serde_json::from_slice(bytes).map_err(MetadataUnreadable::snapshot)?;
         state.names = state.topics.iter().map(|(name, topic)| (topic.number, name.clone())).collect();
         let partitions = state.topics.values().flat_map(|topic| &topic.partitions);
         state.queue_logs = partitions.map(|partition| (partition.queue, partition.log)).collect();
@@ -466,6 +480,7 @@ impl Metadata {
         let offset = self.record_next;
         self.record_next += 1;
         match record {
+            MetadataRecord::ClusterNamed { .. } if self.cluster != 0 => Applied::Refused(Refusal::ClusterNamed),
             MetadataRecord::ClusterNamed { cluster } => {
                 self.cluster = cluster;
                 Applied::ClusterNamed

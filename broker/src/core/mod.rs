@@ -20,6 +20,7 @@ pub mod peer;
 pub mod placement;
 mod produce;
 mod producer_ids;
+mod quorum;
 pub mod raft;
 mod replica;
 pub mod settings;

@@ -174,7 +174,8 @@ impl PeerMessage {
         if key != message.key() {
             return Err(PeerError { reason: format!("its key {key} is not that of its message") });
         }
-        if let PeerMessage::Log(LogMessage::Fetched(CopyFetched { outcome: Copied::Frames(bytes), .. })) = &mut message {
+        if let PeerMessage::Log(LogMessage::Fetched(CopyFetched { outcome: Copied::Frames(bytes), .. })) = &mut message
+        {
             *bytes = tail;
         }
         Ok(message)

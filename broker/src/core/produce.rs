@@ -19,13 +19,10 @@ use super::batch::{self, Batch};
 use super::log::{AppendError, Replication};
 use super::machine::{Answer, Core, Effects, RequestId};
 use super::metadata::{Partition, Topic};
-use super::types::{LeaderEpoch, LogId, Now, Offset, Position};
+use super::types::{LogId, Now, Offset, Position};
 use crate::points;
 use crate::wire::request::RequestHeader;
 use crate::wire::response::Response;
-
-/// The leader epoch of the metadata log of a node that is a cluster of one.
-pub(super) const LEADER_EPOCH: LeaderEpoch = LeaderEpoch(0);
 
 /// Appends that are not confirmed yet.
 #[derive(Debug, Default)]

@@ -372,6 +372,7 @@ impl Core {
 /// The error code of a record that found the state changed.
 pub(super) fn refusal_error(refusal: Refusal) -> ResponseError {
     match refusal {
+        Refusal::ClusterNamed => ResponseError::UnknownServerError,
         Refusal::TopicExists => ResponseError::TopicAlreadyExists,
         Refusal::UnknownTopic => ResponseError::UnknownTopicOrPartition,
         Refusal::NotMorePartitions => ResponseError::InvalidPartitions,

@@ -37,7 +37,8 @@ pub struct FramePiece {
     pub length: usize,
     /// Position of the first frame.
     pub position: Position,
-    opening: u32,
+    /// Which loading of the log it belongs to.
+    pub(crate) opening: u32,
 }
 
 /// Why bytes read from disk give no frames.

@@ -230,6 +230,11 @@ impl Log {
         &self.settings
     }
 
+    /// Changes the settings; they hold from the next append on.
+    pub fn set_settings(&mut self, settings: LogSettings) {
+        self.settings = settings;
+    }
+
     /// Whether appends are taken: not while the log waits for room on its disk.
     pub fn is_online(&self) -> bool {
         self.availability == Availability::Online

@@ -125,6 +125,11 @@ impl Raft {
         self.send_to_all(now, output);
     }
 
+    /// The snapshot that was handed out could not be made durable; the leader sends it again.
+    pub fn abandon_install(&mut self) {
+        self.receiving = None;
+    }
+
     /// The snapshot that was handed out is durable, and the state is that of its last entry.
     pub fn installed(&mut self, last: EntryId, voters: Vec<Peer>, output: &mut RaftOutput) {
         self.entries.reset(last, voters);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::log::{CopyError, Log, Replication};
 use super::super::machine::{Core, Effects};
 use super::super::metadata::MetadataRecord;
-use super::super::peer::{CopyFetch, CopyFetched, Copied, LogMessage, PeerMessage};
+use super::super::peer::{Copied, CopyFetch, CopyFetched, LogMessage, PeerMessage};
 use super::super::types::{LeaderEpoch, LogId, NodeId, Now, Position};
 use crate::core::log::Flush;
 use crate::mutant::Mutant;
@@ -38,14 +38,7 @@ struct Asked {
 
 impl Core {
     /// Copies a log from a leader from now on.
-    pub(super) fn follow(
-        &mut self,
-        id: LogId,
-        leader: NodeId,
-        epoch: LeaderEpoch,
-        now: Now,
-        effects: &mut Effects,
-    ) {
+    pub(super) fn follow(&mut self, id: LogId, leader: NodeId, epoch: LeaderEpoch, now: Now, effects: &mut Effects) {
         self.replicas.leading.remove(&id);
         let known = self.replicas.following.get(&id);
         if known.is_some_and(|following| (following.leader, following.epoch) == (leader, epoch)) {

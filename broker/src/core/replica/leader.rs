@@ -75,10 +75,8 @@ impl Core {
         self.replicas.following.remove(&id);
         let (Some(placement), Some(log)) = (self.metadata.placement(id), self.logs.get(&id)) else { return };
         let partition_epoch = placement.partition_epoch;
-        let is_below_minimum = self
-            .metadata
-            .log_class(id)
-            .is_some_and(|class| placement.isr.len() < placement.isr_min(class));
+        let is_below_minimum =
+            self.metadata.log_class(id).is_some_and(|class| placement.isr.len() < placement.isr_min(class));
         match self.replicas.leading.get_mut(&id) {
             Some(leading) if leading.epoch == epoch => {
                 if leading.partition_epoch != partition_epoch {
@@ -194,7 +192,8 @@ impl Core {
         }
         // The defect (KAFKA-15021): a proposal that was refused goes on counting.
         let waits_on = self.mutant == Some(Mutant::WatermarkWaitsForIneligible);
-        let is_unheard = !waits_on && leading.proposal.as_ref().is_some_and(|proposal| proposal.again_at <= now.monotonic);
+        let is_unheard =
+            !waits_on && leading.proposal.as_ref().is_some_and(|proposal| proposal.again_at <= now.monotonic);
         let is_free = leading.proposal.is_none();
         if (is_free && !laggards.is_empty()) || is_unheard {
             let isr = placement.isr.iter().copied().filter(|member| !laggards.contains(member)).collect();
@@ -244,20 +243,20 @@ impl Core {
     }
 
     /// Whether the watermark of a log that is led from here is known to be no lower than any leader's before (KIP-207).
-    pub(super) fn is_watermark_known(&self, id: LogId) -> bool {
+    pub(in crate::core) fn is_watermark_known(&self, id: LogId) -> bool {
         let (Some(leading), Some(log)) = (self.replicas.leading.get(&id), self.logs.get(&id)) else { return true };
         log.watermark_position() >= leading.epoch_start
     }
 
     /// A proposal of an in-sync set was refused.
-    pub(super) fn on_isr_refused(&mut self, id: LogId, now: Now) {
+    pub(in crate::core) fn on_isr_refused(&mut self, id: LogId, now: Now) {
         if let Some(proposal) = self.replicas.leading.get_mut(&id).and_then(|leading| leading.proposal.as_mut()) {
             proposal.again_at = proposal.again_at.min(now.monotonic + REFUSAL_PAUSE);
         }
     }
 
     /// Takes frames that a cold read brought for a follower.
-    pub(super) fn on_copy_read(
+    pub(in crate::core) fn on_copy_read(
         &mut self,
         ticket: Ticket,
         result: &Result<Bytes, io::ErrorKind>,
@@ -349,8 +348,7 @@ impl Core {
         };
         let Some(follower) = leading.followers.get(&from.0) else { return };
         let has_all = follower.counted >= log.watermark_position() && follower.counted >= leading.epoch_start;
-        let is_eligible =
-            self.metadata.broker(from).is_some_and(|b| b.epoch == follower.broker_epoch && b.is_active());
+        let is_eligible = self.metadata.broker(from).is_some_and(|b| b.epoch == follower.broker_epoch && b.is_active());
         // The defect (KIP-841's other half): whether the broker is fenced or about to go is the controller's affair.
         let asks_anyway = self.mutant == Some(Mutant::WatermarkWaitsForIneligible);
         let is_new = !placement.isr.contains(&from.0) && leading.proposal.is_none();
@@ -373,9 +371,7 @@ impl Core {
             let Some(epoch) = followed.or(registered) else { return };
             with_epochs.push((*member, epoch));
         }
-        let proposal = leading
-            .proposal
-            .get_or_insert_with(|| Proposal { named: Vec::new(), again_at: Duration::ZERO });
+        let proposal = leading.proposal.get_or_insert_with(|| Proposal { named: Vec::new(), again_at: Duration::ZERO });
         proposal.again_at = now.monotonic + PROPOSAL_PATIENCE;
         for member in isr {
             if !proposal.named.contains(&member) {

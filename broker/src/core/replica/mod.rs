@@ -7,6 +7,8 @@
 
 mod follower;
 mod leader;
+#[cfg(test)]
+mod rig_tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 
-use super::log::{Log, Replication};
+use super::log::Replication;
 use super::machine::{Core, Effects};
 use super::peer::LogMessage;
 use super::types::{LeaderEpoch, LogId, NodeId, Now, Ticket};
@@ -55,7 +57,7 @@ impl Core {
             }
             return;
         }
-        self.ensure_log(id);
+        self.ensure_log(id, 1, now);
         let Some(log) = self.logs.get_mut(&id) else { return };
         let led_before = log.leader_epoch();
         log.set_leader_epoch(epoch);
@@ -130,15 +132,6 @@ impl Core {
         self.replicas.following.remove(&id);
         self.refuse_produces(id, ResponseError::NotLeaderOrFollower, effects);
         self.wake_fetches_of(id);
-    }
-
-    fn ensure_log(&mut self, id: LogId) {
-        if self.logs.contains_key(&id) {
-            return;
-        }
-        let Some(class) = self.metadata.log_class(id).cloned() else { return };
-        let settings = self.log_settings(&class, self.metadata.is_shared(id), 1);
-        self.logs.insert(id, Log::new(id, settings, self.mutant));
     }
 
     fn change_replication(&mut self, id: LogId, replication: Replication, now: Now, effects: &mut Effects) {
