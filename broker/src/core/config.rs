@@ -141,10 +141,10 @@ impl NodeConfig {
         config.retention_check = Duration::from_secs(1);
         config.tail_cache_bytes = 4 << 10;
         config.snapshot_records = 8;
-        config.election_timeout = Duration::from_millis(150);
-        config.heartbeat_interval = Duration::from_millis(100);
-        config.session_timeout = Duration::from_millis(600);
-        config.replica_lag_max = Duration::from_millis(1500);
+        config.election_timeout = Duration::from_millis(500);
+        config.heartbeat_interval = Duration::from_millis(250);
+        config.session_timeout = Duration::from_millis(1500);
+        config.replica_lag_max = Duration::from_millis(3000);
         config.replica_fetch_wait = Duration::from_millis(200);
         config.replica_fetch_bytes_max = 8 << 10;
         config.proposal_timeout = Duration::from_secs(3);

@@ -10,6 +10,7 @@ use super::admin::ProposalOf;
 use super::machine::{Core, DeadlineOf, Effects};
 use super::metadata::{Metadata, MetadataRecord};
 use super::peer::{ControlMessage, Hello, PeerMessage};
+use super::placement::Broker;
 use super::quorum::Envelope;
 use super::raft::message::Peer;
 use super::types::{NodeId, Now};
@@ -119,6 +120,7 @@ impl Core {
         }
         if self.is_controller() {
             self.fence_silent(now, effects);
+            self.change_voters(now, effects);
         }
         self.send_proposals(now, effects);
         if self.broker_epoch().is_none() {
@@ -140,6 +142,9 @@ impl Core {
             return self.send_to_everyone(&self.heartbeat(), effects);
         }
         if self.control.registering_until.is_some_and(|until| until > now.monotonic) {
+            return;
+        }
+        if self.metadata.is_removed(NodeId(self.config.node_id), self.incarnation) {
             return;
         }
         self.control.registering_until = Some(now.monotonic + self.config.session_timeout);
@@ -271,21 +276,27 @@ impl Core {
         }
     }
 
-    /// Adds a voter that has caught up, or takes one out.
-    pub(super) fn change_voter(
-        &mut self,
-        peer: Peer,
-        is_added: bool,
-        now: Now,
-        effects: &mut Effects,
-    ) -> Result<(), super::raft::ProposeError> {
-        let mut voters: Vec<Peer> =
-            self.quorum.raft.voters().iter().filter(|voter| voter.id != peer.id).cloned().collect();
-        if is_added {
-            voters.push(peer);
-            voters.sort();
+    /// Every broker of the cluster votes: one that has caught up gets its vote, one that was unregistered loses it.
+    /// One change at a time; the next follows with the regular work.
+    fn change_voters(&mut self, now: Now, effects: &mut Effects) {
+        let raft = &self.quorum.raft;
+        if !raft.is_settled_leader() {
+            return;
         }
-        self.with_raft(now, effects, |raft, output| raft.change_voters(voters, now.monotonic, output)).map(drop)
+        let mut voters = raft.voters().to_vec();
+        let is_voter = |id: NodeId| voters.iter().any(|peer| peer.id == id);
+        let is_added =
+            |(id, broker): &(NodeId, &Broker)| broker.is_active() && !is_voter(*id) && raft.has_caught_up(*id);
+        if let Some(gone) = voters.iter().position(|peer| self.metadata.is_unregistered(peer.id)) {
+            voters.remove(gone);
+        } else if let Some((id, broker)) = self.metadata.brokers().find(is_added) {
+            voters.push(Peer { id, host: broker.host.clone(), port: broker.port });
+            voters.sort();
+        } else {
+            return;
+        }
+        // Refused while another change is under way.
+        let _ = self.with_raft(now, effects, |raft, output| raft.change_voters(voters, now.monotonic, output));
     }
 
     /// A proposal that nobody waits for was lost; the regular work proposes it again.

@@ -419,7 +419,10 @@ impl Core {
     /// A log that the state does not know yet stays: its creation may be committed and not applied here.
     pub(super) fn remove_orphans(&mut self, effects: &mut Effects) {
         let metadata = &self.metadata;
-        let orphans: Vec<LogId> = self.found.keys().copied().filter(|id| metadata.has_passed(*id, None)).collect();
+        // The defect (nats-server #7556): whatever an unreadable snapshot does not list is an orphan.
+        let is_defect = self.mutant == Some(Mutant::UnreadableSnapshotIsNone) && metadata.cluster().is_none();
+        let is_orphan = |id: &LogId| is_defect || metadata.has_passed(*id, None);
+        let orphans: Vec<LogId> = self.found.keys().copied().filter(is_orphan).collect();
         for log in orphans {
             self.found.remove(&log);
             effects.disk.push(DiskEffect::RemoveLog { log });
@@ -437,6 +440,18 @@ impl Core {
             Request::CreatePartitions(request) => return self.create_partitions(id, header, request, now, effects),
             Request::DeleteRecords(request) => return self.delete_records(id, header, request, now, effects),
             Request::InitProducerId(request) => return self.init_producer_id(id, header, request, now, effects),
+            Request::AlterConfigs(request) => return self.alter_configs(id, header, request, now, effects),
+            Request::IncrementalAlterConfigs(request) => {
+                return self.incremental_alter_configs(id, header, request, now, effects);
+            }
+            Request::AlterPartitionReassignments(request) => {
+                return self.alter_reassignments(id, header, request, now, effects);
+            }
+            Request::ElectLeaders(request) => return self.elect_leaders(id, header, request, now, effects),
+            Request::UnregisterBroker(request) => return self.unregister_broker(id, header, &request, now, effects),
+            Request::ListPartitionReassignments(request) => {
+                Response::ListPartitionReassignments(self.list_reassignments(&request))
+            }
             Request::FindCoordinator(request) => Response::FindCoordinator(self.find_coordinator(request)),
             Request::ApiVersions(_) => Response::ApiVersions(self.api_versions(true)),
             Request::ApiVersionsUnknown => Response::ApiVersions(self.api_versions(false)),

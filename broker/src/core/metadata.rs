@@ -177,6 +177,8 @@ pub struct Metadata {
     /// The same logs, with their replicas.
     pub(super) placements: BTreeMap<u64, Placement>,
     pub(super) brokers: Brokers,
+    /// Brokers that were unregistered, with the process that they had then.
+    pub(super) removed: BTreeMap<i32, u64>,
     /// The logs that queues share.
     shared: Vec<u64>,
     log_starts: BTreeMap<u64, i64>,
@@ -354,6 +356,7 @@ impl Metadata {
             logs: BTreeMap::new(),
             placements: BTreeMap::new(),
             brokers: BTreeMap::new(),
+            removed: BTreeMap::new(),
             shared: Vec::new(),
             log_starts: BTreeMap::new(),
             topic_number_next: 1,
@@ -458,6 +461,16 @@ impl Metadata {
     /// The registered brokers.
     pub fn brokers(&self) -> impl Iterator<Item = (NodeId, &Broker)> {
         self.brokers.iter().map(|(id, broker)| (NodeId(*id), broker))
+    }
+
+    /// Whether a broker was unregistered, and no process of it registered since.
+    pub fn is_unregistered(&self, id: NodeId) -> bool {
+        self.removed.contains_key(&id.0)
+    }
+
+    /// Whether this very process was unregistered.
+    pub fn is_removed(&self, id: NodeId, incarnation: u64) -> bool {
+        self.removed.get(&id.0) == Some(&incarnation)
     }
 
     /// Whether a log or queue that is not listed was removed; otherwise it may be still to come.

@@ -143,6 +143,10 @@ impl Quorum {
                         continue;
                     }
                     let end = durable.base.map_or(0, |base| base.index + 1) + durable.entries.len() as u64;
+                    if entry.id.index > end && mutant == Some(Mutant::UnreadableSnapshotIsNone) {
+                        // The defect: as if the folder were new. What it holds are orphans then.
+                        return Quorum::recover(config, draw, mutant, None, Vec::new(), now);
+                    }
                     if entry.id.index > end {
                         let (expected, found) = (Offset(end as i64), Offset(entry.id.index as i64));
                         return Err(StartError::MetadataGap { expected, found });

@@ -141,7 +141,7 @@ impl<D: Disk, O: Observer> Store<D, O> {
         }
         disk.sync_directory(ROOT).map_err(at_path("syncing", ROOT))?;
         disk.sync_directory(LOGS).map_err(at_path("syncing", LOGS))?;
-        let metadata_snapshot = snapshot::newest_snapshot(&disk)?;
+        let metadata_snapshot = snapshot::newest_snapshot(&disk, mutant)?;
         let metadata = recover::recover_log(&disk, &observer, LogId::METADATA, None).await?;
         let metadata_batches = read_metadata(&disk, &metadata)?;
         let mut ids = Vec::new();

@@ -34,15 +34,27 @@ pub enum Api {
     OffsetForLeaderEpoch,
     /// Settings with their values and defaults.
     DescribeConfigs,
+    /// Replace topics' settings.
+    AlterConfigs,
     /// Add queues to topics.
     CreatePartitions,
+    /// Elect preferred leaders, or unclean ones.
+    ElectLeaders,
+    /// Change single settings of topics.
+    IncrementalAlterConfigs,
+    /// Move logs to other replicas.
+    AlterPartitionReassignments,
+    /// The moves under way.
+    ListPartitionReassignments,
     /// The brokers of the cluster.
     DescribeCluster,
+    /// Forget a broker that is gone for good.
+    UnregisterBroker,
 }
 
 impl Api {
     /// Every call, by ascending key.
-    pub const ALL: [Api; 14] = [
+    pub const ALL: [Api; 20] = [
         Api::Produce,
         Api::Fetch,
         Api::ListOffsets,
@@ -55,8 +67,14 @@ impl Api {
         Api::InitProducerId,
         Api::OffsetForLeaderEpoch,
         Api::DescribeConfigs,
+        Api::AlterConfigs,
         Api::CreatePartitions,
+        Api::ElectLeaders,
+        Api::IncrementalAlterConfigs,
+        Api::AlterPartitionReassignments,
+        Api::ListPartitionReassignments,
         Api::DescribeCluster,
+        Api::UnregisterBroker,
     ];
 
     /// The call with a key on the wire, where the broker answers it.
@@ -85,6 +103,12 @@ impl Api {
             Api::OffsetForLeaderEpoch => ApiKey::OffsetForLeaderEpoch,
             Api::DescribeConfigs => ApiKey::DescribeConfigs,
             Api::CreatePartitions => ApiKey::CreatePartitions,
+            Api::ElectLeaders => ApiKey::ElectLeaders,
+            Api::AlterConfigs => ApiKey::AlterConfigs,
+            Api::IncrementalAlterConfigs => ApiKey::IncrementalAlterConfigs,
+            Api::AlterPartitionReassignments => ApiKey::AlterPartitionReassignments,
+            Api::ListPartitionReassignments => ApiKey::ListPartitionReassignments,
+            Api::UnregisterBroker => ApiKey::UnregisterBroker,
             Api::DescribeCluster => ApiKey::DescribeCluster,
         }
     }
@@ -138,6 +162,12 @@ impl Api {
             Api::OffsetForLeaderEpoch => both::<messages::OffsetForLeaderEpochRequest>(),
             Api::DescribeConfigs => both::<messages::DescribeConfigsRequest>(),
             Api::CreatePartitions => both::<messages::CreatePartitionsRequest>(),
+            Api::ElectLeaders => both::<messages::ElectLeadersRequest>(),
+            Api::AlterConfigs => both::<messages::AlterConfigsRequest>(),
+            Api::IncrementalAlterConfigs => both::<messages::IncrementalAlterConfigsRequest>(),
+            Api::AlterPartitionReassignments => both::<messages::AlterPartitionReassignmentsRequest>(),
+            Api::ListPartitionReassignments => both::<messages::ListPartitionReassignmentsRequest>(),
+            Api::UnregisterBroker => both::<messages::UnregisterBrokerRequest>(),
             Api::DescribeCluster => both::<messages::DescribeClusterRequest>(),
         }
     }
@@ -158,6 +188,12 @@ impl Api {
             Api::OffsetForLeaderEpoch => shape::OFFSET_FOR_LEADER_EPOCH,
             Api::DescribeConfigs => shape::DESCRIBE_CONFIGS,
             Api::CreatePartitions => shape::CREATE_PARTITIONS,
+            Api::ElectLeaders => shape::ELECT_LEADERS,
+            Api::AlterConfigs => shape::ALTER_CONFIGS,
+            Api::IncrementalAlterConfigs => shape::INCREMENTAL_ALTER_CONFIGS,
+            Api::AlterPartitionReassignments => shape::ALTER_PARTITION_REASSIGNMENTS,
+            Api::ListPartitionReassignments => shape::LIST_PARTITION_REASSIGNMENTS,
+            Api::UnregisterBroker => shape::UNREGISTER_BROKER,
             Api::DescribeCluster => shape::DESCRIBE_CLUSTER,
         }
     }

@@ -3,9 +3,11 @@
 
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::{
-    ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
-    DescribeClusterRequest, DescribeConfigsRequest, FetchRequest, FindCoordinatorRequest, InitProducerIdRequest,
-    ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiVersionsRequest, CreatePartitionsRequest,
+    CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest,
+    ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest, OffsetForLeaderEpochRequest,
+    ProduceRequest, UnregisterBrokerRequest,
 };
 use kafka_protocol::protocol::Decodable;
 
@@ -43,6 +45,12 @@ pub enum Request {
     DescribeConfigs(DescribeConfigsRequest),
     CreatePartitions(CreatePartitionsRequest),
     DescribeCluster(DescribeClusterRequest),
+    ElectLeaders(ElectLeadersRequest),
+    AlterConfigs(AlterConfigsRequest),
+    IncrementalAlterConfigs(IncrementalAlterConfigsRequest),
+    AlterPartitionReassignments(AlterPartitionReassignmentsRequest),
+    ListPartitionReassignments(ListPartitionReassignmentsRequest),
+    UnregisterBroker(UnregisterBrokerRequest),
 }
 
 /// Why a frame is no request; its connection is to be closed.
@@ -131,6 +139,18 @@ fn decode_body(api: Api, version: i16, body: &mut Bytes) -> Result<Request, impl
         }
         Api::DescribeConfigs => DescribeConfigsRequest::decode(body, version).map(Request::DescribeConfigs),
         Api::CreatePartitions => CreatePartitionsRequest::decode(body, version).map(Request::CreatePartitions),
+        Api::ElectLeaders => ElectLeadersRequest::decode(body, version).map(Request::ElectLeaders),
+        Api::AlterConfigs => AlterConfigsRequest::decode(body, version).map(Request::AlterConfigs),
+        Api::IncrementalAlterConfigs => {
+            IncrementalAlterConfigsRequest::decode(body, version).map(Request::IncrementalAlterConfigs)
+        }
+        Api::AlterPartitionReassignments => {
+            AlterPartitionReassignmentsRequest::decode(body, version).map(Request::AlterPartitionReassignments)
+        }
+        Api::ListPartitionReassignments => {
+            ListPartitionReassignmentsRequest::decode(body, version).map(Request::ListPartitionReassignments)
+        }
+        Api::UnregisterBroker => UnregisterBrokerRequest::decode(body, version).map(Request::UnregisterBroker),
         Api::DescribeCluster => DescribeClusterRequest::decode(body, version).map(Request::DescribeCluster),
     }
 }

@@ -3,9 +3,11 @@
 
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::messages::{
-    ApiVersionsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteRecordsResponse, DeleteTopicsResponse,
-    DescribeClusterResponse, DescribeConfigsResponse, FetchResponse, FindCoordinatorResponse, InitProducerIdResponse,
-    ListOffsetsResponse, MetadataResponse, OffsetForLeaderEpochResponse, ProduceResponse,
+    AlterConfigsResponse, AlterPartitionReassignmentsResponse, ApiVersionsResponse, CreatePartitionsResponse,
+    CreateTopicsResponse, DeleteRecordsResponse, DeleteTopicsResponse, DescribeClusterResponse,
+    DescribeConfigsResponse, ElectLeadersResponse, FetchResponse, FindCoordinatorResponse,
+    IncrementalAlterConfigsResponse, InitProducerIdResponse, ListOffsetsResponse, ListPartitionReassignmentsResponse,
+    MetadataResponse, OffsetForLeaderEpochResponse, ProduceResponse, UnregisterBrokerResponse,
 };
 use kafka_protocol::protocol::Encodable;
 
@@ -30,6 +32,12 @@ pub enum Response {
     DescribeConfigs(DescribeConfigsResponse),
     CreatePartitions(CreatePartitionsResponse),
     DescribeCluster(DescribeClusterResponse),
+    ElectLeaders(ElectLeadersResponse),
+    AlterConfigs(AlterConfigsResponse),
+    IncrementalAlterConfigs(IncrementalAlterConfigsResponse),
+    AlterPartitionReassignments(AlterPartitionReassignmentsResponse),
+    ListPartitionReassignments(ListPartitionReassignmentsResponse),
+    UnregisterBroker(UnregisterBrokerResponse),
 }
 
 /// A response that the codec refuses; its connection is to be closed.
@@ -108,7 +116,13 @@ fn fit(response: &mut Response, version: i16) {
         | Response::OffsetForLeaderEpoch(_)
         | Response::DescribeConfigs(_)
         | Response::CreatePartitions(_)
-        | Response::DescribeCluster(_) => {}
+        | Response::DescribeCluster(_)
+        | Response::ElectLeaders(_)
+        | Response::AlterConfigs(_)
+        | Response::IncrementalAlterConfigs(_)
+        | Response::AlterPartitionReassignments(_)
+        | Response::ListPartitionReassignments(_)
+        | Response::UnregisterBroker(_) => {}
     }
 }
 
@@ -127,6 +141,12 @@ fn encode_body(response: &Response, version: i16, output: &mut BytesMut) -> Resu
         Response::OffsetForLeaderEpoch(body) => body.encode(output, version),
         Response::DescribeConfigs(body) => body.encode(output, version),
         Response::CreatePartitions(body) => body.encode(output, version),
+        Response::ElectLeaders(body) => body.encode(output, version),
+        Response::AlterConfigs(body) => body.encode(output, version),
+        Response::IncrementalAlterConfigs(body) => body.encode(output, version),
+        Response::AlterPartitionReassignments(body) => body.encode(output, version),
+        Response::ListPartitionReassignments(body) => body.encode(output, version),
+        Response::UnregisterBroker(body) => body.encode(output, version),
         Response::DescribeCluster(body) => body.encode(output, version),
     }
 }

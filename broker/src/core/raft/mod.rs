@@ -9,6 +9,9 @@ pub mod message;
 #[cfg(test)]
 mod model_tests;
 mod replication;
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a variable asks it to record its traces anew")]
+mod trace_tests;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
