@@ -36,6 +36,14 @@ pub const SEGMENT_ROLL: &str = "segment-roll";
 pub const TRUNCATION: &str = "truncation";
 /// A follower began its log anew where its leader's begins.
 pub const LOG_RESTARTED: &str = "log-restarted";
+/// A process began to lead a log in a new epoch.
+pub const LEADERSHIP_TAKEN: &str = "leadership-taken";
+/// The in-sync set of a log that is led from here changed.
+pub const ISR_CHANGED: &str = "isr-changed";
+/// A follower refused its leader's frames.
+pub const COPY_REFUSED: &str = "copy-refused";
+/// A replica cut its log before corruption, to copy it anew.
+pub const CORRUPTION_SHED: &str = "corruption-shed";
 /// Recovery cut a torn tail.
 pub const TORN_TAIL_CUT: &str = "torn-tail-cut";
 /// Recovery found corrupt bytes below a synced position.
@@ -88,6 +96,10 @@ pub const EVENTS: &[&str] = &[
     SEGMENT_ROLL,
     TRUNCATION,
     LOG_RESTARTED,
+    LEADERSHIP_TAKEN,
+    ISR_CHANGED,
+    COPY_REFUSED,
+    CORRUPTION_SHED,
     TORN_TAIL_CUT,
     CORRUPTION_FOUND,
     SYNC,

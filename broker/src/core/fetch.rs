@@ -1,6 +1,7 @@
 //! Fetch, versions 4 to 18: whole batches from the one that holds the offset, below the high watermark, at once or
 //! when enough has come, at the latest after the wait that the request allows.
-//! Incremental sessions are in `fetch_sessions`. Departures from Kafka: no followers, isolation levels are alike.
+//! Incremental sessions are in `fetch_sessions`. Departures from Kafka: isolation levels are alike; replicas have a call of
+//! their own (`replica`), so that fetches come from clients alone, and only the leader answers them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -8,16 +9,15 @@ use std::time::Duration;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_request::FetchPartition;
-use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use kafka_protocol::messages::fetch_response::{EpochEndOffset, FetchableTopicResponse, PartitionData};
 use kafka_protocol::messages::{FetchRequest, FetchResponse, TopicName};
 use uuid::Uuid;
 
 use super::fetch_sessions::FetchSessions;
 use super::gather::{Gather, ReadOwner};
-use super::log::{ReadError, ReadPiece};
+use super::log::{Log, ReadError, ReadPiece};
 use super::machine::{Answer, Core, Effects, RequestId};
-use super::produce::LEADER_EPOCH;
-use super::types::{Now, Offset, QueueId};
+use super::types::{LeaderEpoch, LogId, Now, Offset, QueueId};
 use crate::points;
 use crate::wire::fetch::{FetchAnswer, FetchedRecords};
 use crate::wire::request::RequestHeader;
@@ -198,6 +198,13 @@ impl Core {
         self.fetches.sessions.wake(queue, &mut self.fetches.woken);
     }
 
+    /// Everyone who waits for records of a log looks again: it is led from elsewhere now.
+    pub(super) fn wake_fetches_of(&mut self, log: LogId) {
+        let watched = self.fetches.waiters.keys().copied().chain(self.fetches.sessions.watched());
+        let waited: Vec<QueueId> = watched.filter(|queue| self.metadata.log_of(*queue) == Some(log)).collect();
+        waited.into_iter().for_each(|queue| self.wake_fetches(queue));
+    }
+
     pub(super) fn retry_woken_fetches(&mut self, now: Now, effects: &mut Effects) {
         for id in std::mem::take(&mut self.fetches.woken) {
             self.retry_fetch(id, now, effects);
@@ -340,13 +347,13 @@ impl Core {
             if let Ok(read) = &result {
                 watched.push((slot, read.queue));
                 let told = (read.high_watermark, read.log_start);
-                if read.pieces.is_empty() && read.error.is_none() && partition.told == Some(told) {
+                if read.pieces.is_empty() && !read.is_wrong() && partition.told == Some(told) {
                     if partition.wanted.fetch_offset >= read.high_watermark.0 {
                         resting.push(slot);
                     }
                     continue;
                 }
-                let is_told = read.error.is_none().then_some(told);
+                let is_told = (!read.is_wrong()).then_some(told);
                 draft.told.push((slot, is_told, !read.pieces.is_empty()));
             } else {
                 draft.told.push((slot, None, false));
@@ -372,6 +379,19 @@ impl Core {
         Some(draft)
     }
 
+    /// A log that is led from here; compares the epoch that a client believes in with ours, -1 believes nothing.
+    pub(super) fn led_log(&self, id: LogId, believed: i32) -> Result<&Log, ResponseError> {
+        let known = self.metadata.placement(id).map_or(-1, |placement| placement.leader_epoch);
+        if believed > known {
+            return Err(ResponseError::UnknownLeaderEpoch);
+        }
+        if believed != -1 && believed < known {
+            return Err(ResponseError::FencedLeaderEpoch);
+        }
+        let log = self.logs.get(&id).filter(|log| log.leader_epoch().is_some());
+        log.ok_or(ResponseError::NotLeaderOrFollower)
+    }
+
     fn read_partition(
         &self,
         name: &str,
@@ -383,8 +403,7 @@ impl Core {
         let topic = self.metadata.topic(name).ok_or(unknown)?;
         let index = usize::try_from(wanted.partition).map_err(|_| unknown)?;
         let partition = topic.partitions.get(index).ok_or(unknown)?;
-        check_leader_epoch(wanted.current_leader_epoch)?;
-        let log = self.logs.get(&partition.log()).expect("applying the topic's record created its logs");
+        let log = self.led_log(partition.log(), wanted.current_leader_epoch)?;
         let queue = partition.queue();
         let mut read = PartitionRead {
             queue,
@@ -393,7 +412,15 @@ impl Core {
             pieces: Vec::new(),
             bytes: 0,
             error: None,
+            diverging: None,
         };
+        if wanted.last_fetched_epoch >= 0
+            && let Some((epoch, end)) = log.end_offset_of_epoch(queue, LeaderEpoch(wanted.last_fetched_epoch))
+            && (epoch.0 < wanted.last_fetched_epoch || end.0 < wanted.fetch_offset)
+        {
+            read.diverging = Some(EpochEndOffset::default().with_epoch(epoch.0).with_end_offset(end.0));
+            return Ok(read);
+        }
         let bytes_maximum = bytes_left.min(usize::try_from(wanted.partition_max_bytes).unwrap_or(0));
         if bytes_maximum == 0 && !is_first {
             return Ok(read);
@@ -426,14 +453,15 @@ impl Draft {
         match result {
             Ok(read) => {
                 self.bytes += read.bytes;
+                self.has_error |= read.is_wrong();
                 if !read.pieces.is_empty() {
                     self.reads.push((topic, partition, read.pieces));
                 }
-                self.has_error |= read.error.is_some();
                 data.with_error_code(read.error.map_or(0, |error| error.code()))
                     .with_high_watermark(read.high_watermark.0)
                     .with_last_stable_offset(read.high_watermark.0)
                     .with_log_start_offset(read.log_start.0)
+                    .with_diverging_epoch(read.diverging.unwrap_or_default())
             }
             Err(error) => {
                 self.has_error = true;
@@ -450,16 +478,14 @@ struct PartitionRead {
     pieces: Vec<ReadPiece>,
     bytes: usize,
     error: Option<ResponseError>,
+    /// Where the client's records and ours part ways.
+    diverging: Option<EpochEndOffset>,
 }
 
-/// Compares the epoch that a client believes in with ours; -1 believes nothing.
-pub(super) fn check_leader_epoch(believed: i32) -> Result<(), ResponseError> {
-    if believed == -1 || believed == LEADER_EPOCH.0 {
-        Ok(())
-    } else if believed > LEADER_EPOCH.0 {
-        Err(ResponseError::UnknownLeaderEpoch)
-    } else {
-        Err(ResponseError::FencedLeaderEpoch)
+impl PartitionRead {
+    /// Whether the client must hear of it at once.
+    fn is_wrong(&self) -> bool {
+        self.error.is_some() || self.diverging.is_some()
     }
 }
 

@@ -154,6 +154,11 @@ impl FetchSessions {
         }
     }
 
+    /// The queues that sessions watch.
+    pub(super) fn watched(&self) -> impl Iterator<Item = QueueId> {
+        self.watchers.keys().copied()
+    }
+
     /// Has a partition woken by its queue.
     pub(super) fn watch(&mut self, id: i32, slot: u64, queue: QueueId) {
         let Some(partition) = self.sessions.get_mut(&id).and_then(|session| session.slots.get_mut(&slot)) else {

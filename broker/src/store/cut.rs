@@ -74,7 +74,9 @@ pub(super) async fn restart_log<D: Disk, O: Observer>(
         }
     }
     disk.sync_directory(&directory).map_err(at_path("syncing", &directory))?;
-    write_file(disk, Some(&directory), &index_path(log, head.base), &[carrier]).await?;
+    if head.end > Position(0) {
+        write_file(disk, Some(&directory), &index_path(log, head.base), &[carrier]).await?;
+    }
     observer.event(points::LOG_RESTARTED, 1);
     recover::recover_log(disk, observer, log, mutant).await
 }

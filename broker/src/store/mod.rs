@@ -9,7 +9,7 @@ mod reader;
 mod recover;
 mod snapshot;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -117,6 +117,12 @@ pub struct Store<D: Disk, O: Observer> {
 }
 
 impl<D: Disk, O: Observer> Store<D, O> {
+    /// The store's observer.
+    #[cfg(test)]
+    pub(crate) fn observer(&self) -> &O {
+        &self.observer
+    }
+
     /// Locks the folder, checks its format and recovers every log.
     pub async fn open(
         disk: D,

@@ -37,7 +37,8 @@ pub struct FramePiece {
     pub length: usize,
     /// Position of the first frame.
     pub position: Position,
-    opening: u32,
+    /// Which loading of the log it belongs to.
+    pub(crate) opening: u32,
 }
 
 /// Why bytes read from disk give no frames.
@@ -223,6 +224,13 @@ impl Log {
     /// On a log that is not online.
     pub fn restart(&mut self, carrier: Bytes, effects: &mut Vec<DiskEffect>) {
         self.rework(Rework::Restart(carrier), effects);
+    }
+
+    /// The defect of a mutant (KAFKA-6003): what a replica copies leaves no trace of its producers.
+    pub(crate) fn forget_producers(&mut self) {
+        for queue in self.queues.values_mut() {
+            queue.producers = Producers::default();
+        }
     }
 
     /// Starts a change of the files that waits for what is under way: a late sync would be taken for that of bytes

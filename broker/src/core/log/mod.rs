@@ -53,6 +53,10 @@ pub struct Log {
     mutant: Option<Mutant>,
     epochs: Epochs,
     replication: Replication,
+    /// The epoch in which this process leads the log.
+    leader_epoch: Option<LeaderEpoch>,
+    /// Where the first corrupt bytes that were found begin.
+    corrupt_from: Option<Position>,
     /// How often the log has been loaded; a read of before is not this log's.
     opening: u32,
     /// Everything below was freed.
@@ -183,6 +187,8 @@ impl Log {
             mutant,
             epochs: Epochs::default(),
             replication: Replication::Alone,
+            leader_epoch: None,
+            corrupt_from: None,
             opening: 0,
             start: recovered.start,
             end: recovered.end,
@@ -300,6 +306,26 @@ impl Log {
             Flush::Ack => self.synced,
             Flush::Interval { .. } | Flush::Os => self.written,
         }
+    }
+
+    /// The epoch in which this process leads the log; none where it does not, or nobody told.
+    pub fn leader_epoch(&self) -> Option<LeaderEpoch> {
+        self.leader_epoch
+    }
+
+    /// Says whether this process leads the log, and in which epoch.
+    pub fn set_leader_epoch(&mut self, epoch: Option<LeaderEpoch>) {
+        self.leader_epoch = epoch;
+    }
+
+    /// Where the first corrupt bytes that were found begin.
+    pub fn corrupt_from(&self) -> Option<Position> {
+        self.corrupt_from
+    }
+
+    /// Remembers that the bytes at a position are not what was written.
+    pub fn note_corruption(&mut self, position: Position) {
+        self.corrupt_from = Some(self.corrupt_from.map_or(position, |known| known.min(position)));
     }
 
     /// Where the log begins: below, everything has been freed.
@@ -424,6 +450,7 @@ impl Log {
         assert_eq!(recovered.log, self.id, "a log is recovered from its own files");
         self.epochs = recovered.epochs;
         self.opening += 1;
+        self.corrupt_from = recovered.corrupt_from;
         (self.start, self.end) = (recovered.start, recovered.end);
         (self.written, self.synced, self.batches_end) = (recovered.end, recovered.end, recovered.end);
         self.active = recovered.segments.last().is_some_and(|s| !s.sealed);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::frame::{FRAME_BYTES, FrameCheck, check_frame};
 use super::{DiskPiece, IndexEntry, Log, Queue, ReadError, ReadFailure, ReadPiece, ReadPlan, TimestampLookup};
-use crate::core::types::{Offset, Position, QueueId};
+use crate::core::types::{LeaderEpoch, Offset, Position, QueueId};
 use crate::mutant::Mutant;
 
 /// The longest single read from disk, in bytes, unless one batch is longer.
@@ -94,6 +94,19 @@ impl Log {
         Ok(TimestampLookup::InBatch { pieces, next_offset: entry.next_offset() })
     }
 
+    /// The greatest epoch at or below `epoch`, and the offset where it ends in a queue; none where every epoch that is
+    /// left is greater. A leader's own epoch counts also before its first batch.
+    pub fn end_offset_of_epoch(&self, queue: QueueId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let next_offset = self.log_end_offset(queue);
+        if let Some(led) = self.leader_epoch.filter(|led| epoch >= *led) {
+            return Some((led, next_offset));
+        }
+        let (epoch, end) = self.epochs.end_of(epoch, self.end)?;
+        let Some(state) = self.queues.get(&queue) else { return Some((epoch, Offset(0))) };
+        let behind = state.entries.partition_point(|entry| entry.position < end);
+        Some((epoch, state.entries.get(behind).map_or(next_offset, |entry| entry.base_offset)))
+    }
+
     /// The largest timestamp of a queue's batches between its log start and its high watermark, in milliseconds.
     pub fn largest_timestamp(&self, queue: QueueId) -> Option<i64> {
         let state = self.queues.get(&queue)?;
@@ -177,6 +190,7 @@ impl Log {
             return ReadFailure::Gone;
         };
         state.fenced = true;
+        self.note_corruption(position);
         ReadFailure::Corrupt { queue: piece.queue, position }
     }
 }

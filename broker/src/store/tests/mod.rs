@@ -1,6 +1,6 @@
 //! Facts and laws of storage: a log on a store, over a disk in memory that loses power, and over a real one.
 
-mod disk;
+pub(crate) mod disk;
 mod laws;
 mod replicas;
 mod rig;
