@@ -6,6 +6,9 @@ use bytes::Bytes;
 
 use crate::core::types::Position;
 
+/// What a batch costs beside its bytes: its place in the list, its allocations and its frame.
+const OVERHEAD_BYTES: usize = 192;
+
 /// Frames by position, oldest dropped first.
 #[derive(Debug)]
 pub(crate) struct TailCache {
@@ -17,9 +20,9 @@ pub(crate) struct TailCache {
 #[derive(Debug)]
 struct CachedBatch {
     position: Position,
-    /// The batch's first 21 bytes, as stored.
+    /// The batch's first 21 bytes at least, as stored.
     uncovered: Bytes,
-    /// The rest of the batch.
+    /// The rest of the batch, perhaps nothing.
     body: Bytes,
 }
 
@@ -30,11 +33,11 @@ impl TailCache {
 
     /// Adds the newest batch, whose frame stands at `position`.
     pub(crate) fn push(&mut self, position: Position, uncovered: Bytes, body: Bytes) {
-        self.bytes += uncovered.len() + body.len();
+        self.bytes += uncovered.len() + body.len() + OVERHEAD_BYTES;
         self.frames.push_back(CachedBatch { position, uncovered, body });
         while self.bytes > self.bytes_max {
             let Some(oldest) = self.frames.pop_front() else { break };
-            self.bytes -= oldest.uncovered.len() + oldest.body.len();
+            self.bytes -= oldest.uncovered.len() + oldest.body.len() + OVERHEAD_BYTES;
         }
     }
 

@@ -8,6 +8,7 @@ mod answer;
 mod cache;
 mod dump;
 mod effect;
+mod entries;
 pub(crate) mod frame;
 pub(crate) mod index;
 pub(crate) mod producers;
@@ -20,6 +21,7 @@ mod sync;
 pub use answer::{AppendError, Appended, DiskPiece, ReadError, ReadFailure, ReadPiece, ReadPlan, TimestampLookup};
 pub use dump::{BatchDump, LogDump, ProducerDump, QueueDump};
 pub use effect::{DiskEffect, DiskEvent, Flush, Halt, LogSettings, Progress};
+pub use entries::Entries;
 pub use index::IndexEntry;
 pub use recovered::{Recovered, RecoveredQueue, RecoveredSegment, RecoveryReport};
 
@@ -36,6 +38,8 @@ use frame::{FRAME_BYTES, Frame, FrameKind};
 use index::{IndexHead, IndexWriter, QueueState};
 use producers::Producers;
 
+/// Bodies of batches up to this many bytes are copied behind their frames.
+const COPIED_BYTES_MAX: usize = 2 << 10;
 /// How long the P3 mutant remembers an idle producer.
 const MUTANT_EXPIRY: Duration = Duration::from_millis(200);
 
@@ -113,7 +117,7 @@ enum Seal {
 #[derive(Debug, Default)]
 struct Queue {
     /// Batches by offset; none lies wholly below the log start.
-    entries: VecDeque<IndexEntry>,
+    entries: Entries,
     /// log_start <= high_watermark <= next_offset.
     next_offset: Offset,
     high_watermark: Offset,
@@ -221,7 +225,7 @@ impl Log {
 
         let next_offset = base_offset.plus(i64::from(batch.header.last_offset_delta) + 1);
         let state = self.queues.entry(queue).or_default();
-        state.entries.push_back(IndexEntry {
+        state.entries.push(IndexEntry {
             position,
             base_offset,
             max_timestamp: batch.header.max_timestamp,
@@ -310,9 +314,13 @@ impl Log {
             }
             FrameKind::Mark => Frame::mark(position, self.synced, self.epoch),
         };
-        let mut head = BytesMut::with_capacity(FRAME_BYTES + uncovered.len());
+        // A small batch is copied: that costs less than to write and keep it in two pieces, and it does not hold on to
+        // the buffer that it was received in.
+        let (copied, body) = if body.len() <= COPIED_BYTES_MAX { (&body[..], Bytes::new()) } else { (&[][..], body) };
+        let mut head = BytesMut::with_capacity(FRAME_BYTES + uncovered.len() + copied.len());
         head.put_slice(&frame.encode(uncovered));
         head.put_slice(uncovered);
+        head.put_slice(copied);
         let head = head.freeze();
         if kind == FrameKind::Batch {
             self.cache.push(position, head.slice(FRAME_BYTES..), body.clone());
@@ -345,9 +353,8 @@ impl Log {
         });
         for (id, queue) in &self.queues {
             let (next_offset, log_start, fenced) = (queue.next_offset, queue.log_start, queue.fenced);
-            let first = queue.entries.partition_point(|e| e.position < base);
             let state = QueueState { next_offset, log_start, fenced, producers: &queue.producers };
-            writer.queue(*id, state, queue.entries.range(first..));
+            writer.queue(*id, state, queue.entries.since_position(base));
         }
         self.segments.back_mut().expect("an active log has a segment").seal = Seal::Wanted(writer.finish());
         self.active = false;
@@ -389,7 +396,7 @@ impl Log {
             producers.touch(now.monotonic);
             let next_offset = found.next_offset;
             let mut queue = Queue {
-                entries: found.entries.into(),
+                entries: found.entries,
                 next_offset,
                 high_watermark: next_offset,
                 log_start: found.log_start,
@@ -416,8 +423,6 @@ impl Queue {
     /// Moves the log start forward and forgets batches wholly below it.
     fn advance_log_start(&mut self, offset: Offset) {
         self.log_start = self.log_start.max(offset);
-        while self.entries.front().is_some_and(|e| e.next_offset() <= self.log_start) {
-            self.entries.pop_front();
-        }
+        self.entries.drop_below(self.log_start);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::index::IndexEntry;
+use super::entries::Entries;
 use super::producers::Producers;
 use crate::core::types::{LogEpoch, LogId, Offset, Position, QueueId};
 
@@ -42,7 +42,7 @@ pub struct RecoveredSegment {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RecoveredQueue {
     /// Its batches, by offset.
-    pub entries: Vec<IndexEntry>,
+    pub entries: Entries,
     /// The offset that its next record gets.
     pub next_offset: Offset,
     /// Its first offset, as far as the files tell.
