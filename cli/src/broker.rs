@@ -25,6 +25,9 @@ pub(crate) struct Arguments {
     /// When appends of new topics are synced: ack, interval or os
     #[arg(long)]
     flush: Option<String>,
+    /// Serve metrics for Prometheus over HTTP on this address, as in 127.0.0.1:9644; off where not given
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<String>,
     /// Any other setting; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
@@ -34,7 +37,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let mut settings: BTreeMap<String, String> = arguments.set.iter().cloned().collect();
     settings.insert("listen".to_owned(), arguments.listen.clone());
-    let named = [("layout", &arguments.layout), ("flush", &arguments.flush)];
+    let named = [("layout", &arguments.layout), ("flush", &arguments.flush), ("metrics", &arguments.metrics)];
     for (name, value) in named.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
         settings.insert(name.to_owned(), value.clone());
     }

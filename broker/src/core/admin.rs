@@ -21,6 +21,9 @@ use crate::points;
 use crate::wire::request::RequestHeader;
 use crate::wire::response::Response;
 
+/// So many queues cost a snapshot as much as a topic does.
+const QUEUES_A_TOPIC: usize = 8;
+
 /// Changes that are not durable yet, and the calls that wait for them.
 #[derive(Debug, Default)]
 pub(super) struct Admin {
@@ -147,7 +150,10 @@ impl Core {
     fn write_snapshot(&mut self, effects: &mut Effects) {
         let next = self.metadata.record_next();
         let records = next.0.saturating_sub(self.snapshot_at.0).unsigned_abs();
-        if records < self.config.snapshot_records || self.admin.snapshot_pending.is_some() {
+        // A snapshot costs as much as there is to tell of; so often that a record's share of it does not grow.
+        let (topics, queues) = self.metadata.counts();
+        let share = (topics + queues / QUEUES_A_TOPIC) as u64;
+        if records < self.config.snapshot_records.max(share) || self.admin.snapshot_pending.is_some() {
             return;
         }
         let (name, bytes) = self.metadata.encode_snapshot();

@@ -47,6 +47,8 @@ pub struct NodeConfig {
     pub connections_max: usize,
     /// The most bytes that requests without an answer and answers that are not sent may hold, all connections together.
     pub inflight_bytes_max: usize,
+    /// Where metrics are served over HTTP; none is nowhere. A simulated node serves none.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Why a configuration is refused.
@@ -98,6 +100,7 @@ impl NodeConfig {
             frame_bytes_max: 100 << 20,
             connections_max: 4096,
             inflight_bytes_max: 128 << 20,
+            metrics: None,
         }
     }
 
@@ -150,6 +153,7 @@ impl NodeConfig {
             "frame-bytes-max" => self.frame_bytes_max.to_string(),
             "connections-max" => self.connections_max.to_string(),
             "inflight-bytes-max" => self.inflight_bytes_max.to_string(),
+            "metrics" => self.metrics.map_or_else(|| NOWHERE.to_owned(), |address| address.to_string()),
             "advertised" => self.advertised.as_ref().map(|at| format!("{}:{}", at.host, at.port))?,
             "listen" => self.listen.to_string(),
             "node-id" => self.node_id.to_string(),
@@ -231,6 +235,13 @@ impl NodeConfig {
                 self.inflight_bytes_max =
                     count(64 << 10, 1 << 40).ok_or_else(|| refused("bytes from 65536 to 2^40"))? as usize;
             }
+            "metrics" => {
+                let wanted = "an address and port, as in 127.0.0.1:9644, or `off`";
+                self.metrics = match value {
+                    NOWHERE => None,
+                    address => Some(address.parse().map_err(|_| refused(wanted))?),
+                };
+            }
             _ => return Err(ConfigError::Unknown { name: name.to_owned() }),
         }
         Ok(())
@@ -238,7 +249,7 @@ impl NodeConfig {
 }
 
 /// The settings' names, as the command line has them.
-pub const KEYS: [&str; 19] = [
+pub const KEYS: [&str; 20] = [
     "layout",
     "flush",
     "flush-interval-ms",
@@ -255,6 +266,7 @@ pub const KEYS: [&str; 19] = [
     "frame-bytes-max",
     "connections-max",
     "inflight-bytes-max",
+    "metrics",
     "advertised",
     "listen",
     "node-id",
@@ -263,6 +275,8 @@ pub const KEYS: [&str; 19] = [
 /// The most queues that one topic may have.
 pub const PARTITIONS_MAX: u32 = 65_536;
 
+/// The value of `metrics` that serves none.
+const NOWHERE: &str = "off";
 const MILLISECONDS: &str = "milliseconds from 1";
 
 #[cfg(test)]

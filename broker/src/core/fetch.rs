@@ -100,6 +100,11 @@ impl Fetches {
         Fetches { sessions: FetchSessions::new(session_seed), ..Fetches::default() }
     }
 
+    /// How many sessions are open.
+    pub(super) fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
     pub(super) fn ids(&self, range: RangeInclusive<RequestId>) -> Vec<RequestId> {
         let parked = self.parked.range(range.clone()).map(|(id, _)| *id);
         parked.chain(self.reading.range(range).map(|(id, _)| *id)).collect()

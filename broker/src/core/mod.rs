@@ -5,6 +5,7 @@
 
 mod admin;
 pub mod batch;
+pub mod census;
 pub mod config;
 mod describe;
 pub mod dump;

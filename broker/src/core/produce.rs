@@ -31,6 +31,9 @@ pub(super) struct Produces {
     /// Per log by the position that confirms; the second number keeps equal positions apart.
     waits: BTreeMap<LogId, BTreeMap<(Position, u64), Wait>>,
     wait_next: u64,
+    /// Batches appended since the start, and their bytes.
+    appends: u64,
+    append_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -72,6 +75,11 @@ impl Refused {
 impl Produces {
     pub(super) fn is_empty(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// Batches appended since the start, and their bytes.
+    pub(super) fn appended(&self) -> (u64, u64) {
+        (self.appends, self.append_bytes)
     }
 
     /// Forgets what is owed; the appends themselves stand.
@@ -185,10 +193,13 @@ impl Core {
         }
         let batch = checked_batch(records.unwrap_or_default(), place.max_message_bytes)?;
         let (queue, id) = (place.partition.queue(), place.partition.log());
+        let bytes = batch.bytes.len() as u64;
         let log = self.logs.get_mut(&id).expect("applying the topic's record created its logs");
         let (base_offset, end) = match log.append(queue, batch, LEADER_EPOCH, now, &mut effects.disk) {
             Ok(appended) => {
                 effects.points.push(points::PRODUCE_APPENDED);
+                self.produces.appends += 1;
+                self.produces.append_bytes += bytes;
                 (appended.base_offset, appended.end)
             }
             Err(AppendError::Duplicate { base_offset, end }) => {

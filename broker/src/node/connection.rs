@@ -154,6 +154,7 @@ impl<C: Clock, S: AsyncRead + AsyncWrite + Unpin> Connection<C, S> {
 
     /// Tells the core that nothing more will come and nothing more is owed.
     fn leave(&mut self) {
+        self.intake.budget.end_exemption(self.id);
         if !std::mem::replace(&mut self.has_left, true) {
             self.intake.push(Event::ConnectionClosed(self.id));
         }
@@ -202,7 +203,10 @@ impl<C: Clock, S: AsyncRead + AsyncWrite + Unpin> Connection<C, S> {
         };
         match ready!(read)? {
             0 => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-            _ => Poll::Ready(self.take_requests()),
+            received => {
+                self.intake.received_bytes.set(self.intake.received_bytes.get() + received as u64);
+                Poll::Ready(self.take_requests())
+            }
         }
     }
 
@@ -220,6 +224,7 @@ impl<C: Clock, S: AsyncRead + AsyncWrite + Unpin> Connection<C, S> {
             };
             let bytes = frame.len();
             self.frame_recent = bytes;
+            self.intake.budget.end_exemption(self.id);
             let frame = detached(frame);
             let (header, request) = request::decode(frame).map_err(|error| refused(&error))?;
             let id = RequestId { connection: self.id, sequence: outgoing.expect_answer(bytes) };
@@ -236,7 +241,8 @@ impl<C: Clock, S: AsyncRead + AsyncWrite + Unpin> Connection<C, S> {
     /// Whether reading has to wait for memory; then the context is woken when there is room.
     fn waits_for_memory(&mut self, context: &mut Context<'_>) -> bool {
         let mut outgoing = self.outgoing.borrow_mut();
-        if self.intake.budget.is_short() && outgoing.held() > HELD_BYTES_FREE {
+        let goes_on = || !self.buffer.is_empty() && self.intake.budget.exempts(self.id);
+        if self.intake.budget.is_short() && outgoing.held() > HELD_BYTES_FREE && !goes_on() {
             self.paused_since.get_or_insert_with(|| self.clock.monotonic());
             self.intake.budget.wait(context.waker());
             return true;

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::task::Waker;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::sync::Notify;
@@ -22,6 +23,12 @@ pub(super) struct Intake {
     /// Where connections without a half-read request read into.
     pub(super) chunk: RefCell<BytesMut>,
     pub(super) budget: Budget,
+    /// Bytes that came from connections and went to them.
+    pub(super) received_bytes: Cell<u64>,
+    pub(super) sent_bytes: Cell<u64>,
+    /// Pauses of connections, and their length.
+    pub(super) throttles: Cell<u64>,
+    pub(super) throttled: Cell<Duration>,
 }
 
 impl Intake {
@@ -33,6 +40,10 @@ impl Intake {
             drained: Notify::new(),
             chunk: RefCell::default(),
             budget: Budget { bytes_max, ..Budget::default() },
+            received_bytes: Cell::new(0),
+            sent_bytes: Cell::new(0),
+            throttles: Cell::new(0),
+            throttled: Cell::new(Duration::ZERO),
         }
     }
 
@@ -60,6 +71,8 @@ impl Intake {
 pub(super) struct Budget {
     bytes_max: usize,
     held: Cell<usize>,
+    /// The connection that may go on with a request that it began, so that a request larger than what is left can come.
+    exempt: Cell<Option<u64>>,
     waiting: RefCell<Vec<Waker>>,
     /// Notified when the memory becomes short.
     pub(super) became_short: Notify,
@@ -69,6 +82,11 @@ impl Budget {
     /// Whether as much is held as may be.
     pub(super) fn is_short(&self) -> bool {
         self.held.get() >= self.bytes_max
+    }
+
+    /// Bytes that are held.
+    pub(super) fn held(&self) -> usize {
+        self.held.get()
     }
 
     /// Bytes that may still be held.
@@ -87,7 +105,22 @@ impl Budget {
         }
     }
 
-    /// Wakes when there is room again.
+    /// Whether a connection may go on with a request that it began although memory is short: one at a time may.
+    pub(super) fn exempts(&self, connection: u64) -> bool {
+        let exempt = self.exempt.get().unwrap_or(connection);
+        self.exempt.set(Some(exempt));
+        exempt == connection
+    }
+
+    /// The connection's request has come whole, or never will: another may go on.
+    pub(super) fn end_exemption(&self, connection: u64) {
+        if self.exempt.get() == Some(connection) {
+            self.exempt.set(None);
+            self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
+        }
+    }
+
+    /// Wakes when there is room again, or another connection may go on with its request.
     pub(super) fn wait(&self, waker: &Waker) {
         self.waiting.borrow_mut().push(waker.clone());
     }
@@ -109,6 +142,12 @@ mod tests {
         budget.wait(Waker::noop());
         budget.change(99, 60);
         assert!(budget.is_short() && !budget.waiting.borrow().is_empty());
+        assert!(budget.exempts(7) && budget.exempts(7) && !budget.exempts(8));
+        budget.end_exemption(8);
+        assert!(!budget.exempts(8) && !budget.waiting.borrow().is_empty());
+        budget.end_exemption(7);
+        assert!(budget.exempts(8) && budget.waiting.borrow().is_empty());
+        budget.wait(Waker::noop());
         budget.change(60, 59);
         assert!(!budget.is_short() && budget.waiting.borrow().is_empty());
     }

@@ -3,6 +3,7 @@
 //! reads run beside it. Start at `run`, then `shard` for the order of effects and `connection` for the bytes.
 //! Not here: decisions (`core`), files (`store`), sockets and clocks (`real`, or a simulation's ports).
 
+mod census;
 mod connection;
 mod intake;
 mod outgoing;
@@ -21,6 +22,7 @@ use crate::core::machine::{Core, Effects, Event, Start, StartError};
 use crate::mutant::Mutant;
 use crate::ports::{Clock, Disk, Listener, Net, Observer, Rand};
 use crate::store::{OpenError, Store, StoreSettings};
+pub use census::{Census, Durations};
 use intake::Intake;
 use shard::{Shard, Shared};
 
@@ -90,6 +92,25 @@ pub async fn run<D: Disk, N: Net, C: Clock, R: Rand, O: Observer>(
     ready: impl FnOnce(SocketAddr),
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeExit> {
+    run_watched(config, ports, mutant, |started| ready(started.address), stop).await
+}
+
+/// A node that welcomes clients.
+pub struct Started {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its numbers; none once it has ended. Not to be called from within one of the node's ports.
+    pub census: Box<dyn Fn() -> Option<Census>>,
+}
+
+/// As `run`; `started` is also given a way to the node's numbers.
+pub async fn run_watched<D: Disk, N: Net, C: Clock, R: Rand, O: Observer>(
+    config: NodeConfig,
+    ports: Ports<D, N, C, R, O>,
+    mutant: Option<Mutant>,
+    started: impl FnOnce(Started),
+    stop: impl Future<Output = ()>,
+) -> Result<(), NodeExit> {
     let Ports { disk, net, clock, rand, observer } = ports;
     let settings = StoreSettings::default();
     let (store, recovered) = Box::pin(Store::open(disk, observer.clone(), mutant, settings)).await?;
@@ -114,7 +135,9 @@ pub async fn run<D: Disk, N: Net, C: Clock, R: Rand, O: Observer>(
         (shard.halted.clone(), shard.deadline_moved.clone())
     };
     tokio::task::spawn_local(take_turns(Rc::downgrade(&shared)));
-    ready(bound);
+    let watched = Rc::downgrade(&shared);
+    let census = Box::new(move || watched.upgrade().map(|shard| shard.borrow().census()));
+    started(Started { address: bound, census });
     let bounds = connection::Bounds { connections_max, frame_bytes_max };
     tokio::select! {
         biased;

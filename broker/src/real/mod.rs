@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod disk;
+mod metrics;
 pub mod net;
 pub mod observer;
 pub mod rand;
@@ -12,12 +13,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
 use crate::core::config::NodeConfig;
-use crate::node::{self, NodeExit, Ports};
+use crate::node::{self, NodeExit, Ports, Started};
 
 /// Why a broker process ended other than by being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +37,14 @@ pub enum BrokerExit {
     System {
         /// What was asked for.
         what: &'static str,
+        /// The error.
+        source: io::Error,
+    },
+    /// The address for metrics cannot be bound.
+    #[error("metrics cannot be served on {address}: {source}; choose another with --metrics")]
+    Metrics {
+        /// The address wanted.
+        address: SocketAddr,
         /// The error.
         source: io::Error,
     },
@@ -64,10 +74,37 @@ pub fn run_broker(
         .build()
         .map_err(|source| BrokerExit::System { what: "a runtime", source })?;
     let local = LocalSet::new();
-    let ended = local.block_on(&runtime, Box::pin(node::run(config, ports, None, ready, shutdown)));
+    let ended = local.block_on(&runtime, Box::pin(serve(config, ports, ready, shutdown)));
     // Tasks of connections that are still open end with the local set; a sync under way ends with the runtime.
     drop(local);
-    Ok(ended?)
+    ended
+}
+
+type RealPorts = Ports<disk::RealDisk, net::TcpNet, clock::SystemClock, rand::SystemRand, observer::CountingObserver>;
+
+async fn serve(
+    config: NodeConfig,
+    ports: RealPorts,
+    ready: impl FnOnce(SocketAddr),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), BrokerExit> {
+    let metrics = match config.metrics {
+        Some(address) => {
+            let listener = TcpListener::bind(address).await;
+            Some(listener.map_err(|source| BrokerExit::Metrics { address, source })?)
+        }
+        None => None,
+    };
+    let observer = ports.observer.clone();
+    let started = |started: Started| {
+        if let Some(listener) = metrics {
+            tracing::info!(address = ?listener.local_addr(), "metrics");
+            let source = metrics::Source { census: started.census, observer };
+            tokio::task::spawn_local(metrics::serve(listener, source));
+        }
+        ready(started.address);
+    };
+    Ok(node::run_watched(config, ports, None, started, shutdown).await?)
 }
 
 /// As `run_broker`, until SIGTERM or Ctrl-C.
