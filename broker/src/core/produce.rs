@@ -41,6 +41,8 @@ struct PendingProduce {
     header: RequestHeader,
     response: ProduceResponse,
     outstanding: usize,
+    /// Nothing is answered (acks=0); what is owed is only the place that the request takes until it is confirmed.
+    is_silent: bool,
 }
 
 /// The place of an answer that waits.
@@ -119,7 +121,6 @@ impl Core {
                 let result = place.and_then(|place| self.append(place, acks, partition.records, now, effects));
                 if let Ok(accepted) = &result
                     && !accepted.confirmed
-                    && acks != 0
                 {
                     outstanding += 1;
                     let wait = Wait { id, topic: topic_index, partition: partition_index };
@@ -131,7 +132,8 @@ impl Core {
             let topic = TopicProduceResponse::default().with_partition_responses(partitions);
             responses.push(topic.with_name(data.name).with_topic_id(data.topic_id));
         }
-        if acks == 0 {
+        let is_silent = acks == 0;
+        if is_silent && (failed || outstanding == 0) {
             effects.replies.push((id, if failed { Answer::Close } else { Answer::Nothing }));
             return;
         }
@@ -140,7 +142,7 @@ impl Core {
             effects.replies.push((id, Answer::Response(header, Box::new(Response::Produce(response)))));
             return;
         }
-        self.produces.pending.insert(id, PendingProduce { header, response, outstanding });
+        self.produces.pending.insert(id, PendingProduce { header, response, outstanding, is_silent });
     }
 
     /// Answers what the counted position has passed.
@@ -294,7 +296,10 @@ fn settle(
         return;
     }
     if let Some(done) = pending.remove(&wait.id) {
-        let response = Box::new(Response::Produce(done.response));
-        effects.replies.push((wait.id, Answer::Response(done.header, response)));
+        let answer = match done.is_silent {
+            true => Answer::Nothing,
+            false => Answer::Response(done.header, Box::new(Response::Produce(done.response))),
+        };
+        effects.replies.push((wait.id, answer));
     }
 }
