@@ -52,8 +52,10 @@ where
         frame_bytes_max: bounds.frame_bytes_max,
         outgoing,
         intake,
+        shard: Rc::downgrade(shared),
         clock: clock.clone(),
         paused_since: None,
+        memory_waits: 0,
         has_left: false,
     };
     let shard = Rc::downgrade(shared);
@@ -107,7 +109,7 @@ fn forget<D: Disk, C: Clock, O: Observer>(shard: &Weak<RefCell<Shard<D, C, O>>>,
     }
 }
 
-struct Connection<C, S> {
+struct Connection<D: Disk, C: Clock, O: Observer, S> {
     id: u64,
     stream: S,
     /// What has come and is not a whole request yet, or has no room.
@@ -117,14 +119,16 @@ struct Connection<C, S> {
     frame_bytes_max: usize,
     outgoing: Rc<RefCell<Outgoing>>,
     intake: Rc<Intake>,
+    shard: Weak<RefCell<Shard<D, C, O>>>,
     clock: C,
     /// When reading was paused for want of memory.
     paused_since: Option<Duration>,
+    memory_waits: u64,
     /// The core knows that the connection is gone.
     has_left: bool,
 }
 
-impl<C: Clock, S: AsyncRead + AsyncWrite + Unpin> Connection<C, S> {
+impl<D: Disk, C: Clock, O: Observer, S: AsyncRead + AsyncWrite + Unpin> Connection<D, C, O, S> {
     /// Goes on until the connection has ended and what was in its output is sent.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.outgoing.borrow_mut().wakes(context.waker());
@@ -205,7 +209,13 @@ impl<C: Clock, S: AsyncRead + AsyncWrite + Unpin> Connection<C, S> {
             0 => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
             received => {
                 self.intake.received_bytes.set(self.intake.received_bytes.get() + received as u64);
-                Poll::Ready(self.take_requests())
+                self.take_requests()?;
+                if self.intake.is_full()
+                    && let Some(shard) = self.shard.upgrade()
+                {
+                    shard.borrow_mut().take_turn([]);
+                }
+                Poll::Ready(Ok(()))
             }
         }
     }
@@ -228,6 +238,7 @@ impl<C: Clock, S: AsyncRead + AsyncWrite + Unpin> Connection<C, S> {
             let frame = detached(frame);
             let (header, request) = request::decode(frame).map_err(|error| refused(&error))?;
             let id = RequestId { connection: self.id, sequence: outgoing.expect_answer(bytes) };
+            self.intake.add_bytes(bytes);
             self.intake.push(Event::Request { id, header, request: Box::new(request) });
         }
         if self.buffer.is_empty() {
@@ -244,7 +255,7 @@ impl<C: Clock, S: AsyncRead + AsyncWrite + Unpin> Connection<C, S> {
         let goes_on = || !self.buffer.is_empty() && self.intake.budget.exempts(self.id);
         if self.intake.budget.is_short() && outgoing.held() > HELD_BYTES_FREE && !goes_on() {
             self.paused_since.get_or_insert_with(|| self.clock.monotonic());
-            self.intake.budget.wait(context.waker());
+            self.intake.budget.wait(context.waker(), &mut self.memory_waits);
             return true;
         }
         if let Some(since) = self.paused_since.take() {

@@ -14,6 +14,8 @@ use crate::core::machine::Event;
 #[derive(Debug)]
 pub(super) struct Intake {
     events: RefCell<Vec<Event>>,
+    /// Bytes of the requests among them.
+    events_bytes: Cell<usize>,
     /// Notified when events wait.
     pub(super) arrived: Notify,
     /// No more requests are taken.
@@ -35,6 +37,7 @@ impl Intake {
     pub(super) fn new(bytes_max: usize) -> Intake {
         Intake {
             events: RefCell::default(),
+            events_bytes: Cell::new(0),
             arrived: Notify::new(),
             is_draining: Cell::new(false),
             drained: Notify::new(),
@@ -56,8 +59,20 @@ impl Intake {
         events.push(event);
     }
 
+    /// So many bytes of requests are among the events.
+    pub(super) fn add_bytes(&self, bytes: usize) {
+        self.events_bytes.set(self.events_bytes.get() + bytes);
+    }
+
+    /// Whether the next turn should not wait for more: what has been received is best written while it is in the
+    /// processor's caches.
+    pub(super) fn is_full(&self) -> bool {
+        self.events_bytes.get() >= TURN_BYTES
+    }
+
     /// Takes all events; `empty` is the room for the next ones.
     pub(super) fn take(&self, empty: Vec<Event>) -> Vec<Event> {
+        self.events_bytes.set(0);
         self.events.replace(empty)
     }
 
@@ -65,6 +80,9 @@ impl Intake {
         self.events.borrow().is_empty()
     }
 }
+
+/// So many bytes of requests are taken in one turn without waiting for those of other connections.
+const TURN_BYTES: usize = 128 << 10;
 
 /// The memory that requests without an answer and answers that are not sent hold, in bytes.
 #[derive(Debug, Default)]
@@ -74,6 +92,8 @@ pub(super) struct Budget {
     /// The connection that may go on with a request that it began, so that a request larger than what is left can come.
     exempt: Cell<Option<u64>>,
     waiting: RefCell<Vec<Waker>>,
+    /// How often those that waited were woken.
+    wakes: Cell<u64>,
     /// Notified when the memory becomes short.
     pub(super) became_short: Notify,
 }
@@ -100,7 +120,7 @@ impl Budget {
         self.held.set(self.held.get() + after - before);
         match (was_short, self.is_short()) {
             (false, true) => self.became_short.notify_one(),
-            (true, false) => self.waiting.borrow_mut().drain(..).for_each(Waker::wake),
+            (true, false) => self.wake(),
             (true, true) | (false, false) => {}
         }
     }
@@ -116,13 +136,22 @@ impl Budget {
     pub(super) fn end_exemption(&self, connection: u64) {
         if self.exempt.get() == Some(connection) {
             self.exempt.set(None);
-            self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
+            self.wake();
         }
     }
 
     /// Wakes when there is room again, or another connection may go on with its request.
-    pub(super) fn wait(&self, waker: &Waker) {
-        self.waiting.borrow_mut().push(waker.clone());
+    /// `waits` is the connection's own, 0 at first; with it each connection stands in line only once.
+    pub(super) fn wait(&self, waker: &Waker, waits: &mut u64) {
+        let wakes = self.wakes.get() + 1;
+        if std::mem::replace(waits, wakes) != wakes {
+            self.waiting.borrow_mut().push(waker.clone());
+        }
+    }
+
+    fn wake(&self) {
+        self.wakes.set(self.wakes.get() + 1);
+        self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
     }
 }
 
@@ -139,7 +168,7 @@ mod tests {
         budget.change(0, 40);
         assert!(budget.is_short());
         assert_eq!(budget.left(), 0);
-        budget.wait(Waker::noop());
+        budget.wait(Waker::noop(), &mut 0);
         budget.change(99, 60);
         assert!(budget.is_short() && !budget.waiting.borrow().is_empty());
         assert!(budget.exempts(7) && budget.exempts(7) && !budget.exempts(8));
@@ -147,7 +176,7 @@ mod tests {
         assert!(!budget.exempts(8) && !budget.waiting.borrow().is_empty());
         budget.end_exemption(7);
         assert!(budget.exempts(8) && budget.waiting.borrow().is_empty());
-        budget.wait(Waker::noop());
+        budget.wait(Waker::noop(), &mut 0);
         budget.change(60, 59);
         assert!(!budget.is_short() && budget.waiting.borrow().is_empty());
     }

@@ -39,7 +39,7 @@ use index::{IndexHead, IndexWriter, QueueState};
 use producers::Producers;
 
 /// Bodies of batches up to this many bytes are copied behind their frames.
-const COPIED_BYTES_MAX: usize = 2 << 10;
+const COPIED_BYTES_MAX: usize = 16 << 10;
 /// How long the P3 mutant remembers an idle producer.
 const MUTANT_EXPIRY: Duration = Duration::from_millis(200);
 
