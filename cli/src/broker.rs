@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 
-use mqassay_broker::core::config::NodeConfig;
+use mqassay_broker::core::config::{KEYS, NodeConfig};
 use mqassay_broker::real;
 
 use crate::arguments::setting;
@@ -12,6 +12,7 @@ use crate::exit::{Exit, Failure};
 
 /// Arguments of `mqassay broker`.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = settings())]
 pub(crate) struct Arguments {
     /// Address and port to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9092")]
@@ -31,6 +32,16 @@ pub(crate) struct Arguments {
     /// Any other setting; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
+}
+
+/// The settings that `--set` takes, with their defaults.
+fn settings() -> String {
+    let defaults = NodeConfig::production();
+    let line = |key: &str| {
+        let default = defaults.value(key).map_or_else(String::new, |value| format!(" [{value}]"));
+        format!("  {key}{default}\n      {}\n", NodeConfig::documentation(key).unwrap_or_default())
+    };
+    format!("Settings [defaults]:\n{}", KEYS.map(line).concat())
 }
 
 /// Serves until SIGTERM or Ctrl-C.

@@ -112,7 +112,7 @@ pub async fn run_watched<D: Disk, N: Net, C: Clock, R: Rand, O: Observer>(
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeExit> {
     let Ports { disk, net, clock, rand, observer } = ports;
-    let settings = StoreSettings::default();
+    let settings = StoreSettings { open_files_max: config.open_files_max };
     let (store, recovered) = Box::pin(Store::open(disk, observer.clone(), mutant, settings)).await?;
     let address = config.listen;
     let listen_error = |source| NodeExit::Listen { address, source };

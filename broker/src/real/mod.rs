@@ -13,6 +13,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
@@ -62,6 +63,7 @@ pub fn run_broker(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), BrokerExit> {
     let disk = disk::RealDisk::open(data).map_err(|source| BrokerExit::Data { path: data.to_path_buf(), source })?;
+    let config = within_open_files(config, raise_open_files());
     let ports = Ports {
         disk,
         net: net::TcpNet,
@@ -79,6 +81,31 @@ pub fn run_broker(
     drop(local);
     ended
 }
+
+/// Raises the process's limit on open files as far as it may, and gives it.
+fn raise_open_files() -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: maximum, maximum };
+    let limit = if setrlimit(Resource::Nofile, raised).is_ok() { maximum } else { current };
+    limit.unwrap_or(u64::MAX)
+}
+
+/// Divides a limit on open files between segments and connections, where it is too low for what is configured.
+fn within_open_files(mut config: NodeConfig, limit: u64) -> NodeConfig {
+    let room = usize::try_from(limit).unwrap_or(usize::MAX).saturating_sub(FILES_ASIDE);
+    if config.open_files_max.saturating_add(config.connections_max) <= room {
+        return config;
+    }
+    let half = room / 2;
+    config.open_files_max = config.open_files_max.min(room.saturating_sub(config.connections_max).max(half)).max(16);
+    config.connections_max = config.connections_max.min(room.saturating_sub(config.open_files_max)).max(1);
+    let (open_files_max, connections_max) = (config.open_files_max, config.connections_max);
+    tracing::warn!(limit, open_files_max, connections_max, "the limit on open files (ulimit -n) is low");
+    config
+}
+
+/// Files that are neither segments nor connections, with room to spare.
+const FILES_ASIDE: usize = 64;
 
 type RealPorts = Ports<disk::RealDisk, net::TcpNet, clock::SystemClock, rand::SystemRand, observer::CountingObserver>;
 
@@ -127,4 +154,22 @@ pub fn run_broker_until_signal(
         }
     };
     run_broker(config, data, ready, asked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_low_limit_on_open_files_is_divided_and_a_high_one_changes_nothing() {
+        let divided = |limit| {
+            let config = within_open_files(NodeConfig::production(), limit);
+            (config.open_files_max, config.connections_max)
+        };
+        assert_eq!(divided(u64::MAX), (4096, 4096));
+        assert_eq!(divided(4096 + 4096 + FILES_ASIDE as u64), (4096, 4096));
+        assert_eq!(divided(1024), (480, 480));
+        assert_eq!(divided(6000), (2968, 2968));
+        assert_eq!(divided(0), (16, 1));
+    }
 }
