@@ -118,25 +118,7 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
             }
             effects.points.drain(..).for_each(|name| self.observer.point(name));
             effects.events.drain(..).for_each(|(name, count)| self.observer.event(name, count));
-            for effect in effects.disk.drain(..) {
-                // A clean end waits for syncs and reads, not for index files: recovery scans a segment without one.
-                let is_awaited = !matches!(effect, DiskEffect::Seal { .. });
-                let syncs_since = matches!(effect, DiskEffect::Sync { .. }).then_some(now.monotonic);
-                let completion = self.store.start(effect);
-                self.started += usize::from(is_awaited);
-                let shard = self.itself.clone();
-                tokio::task::spawn_local(async move {
-                    let event = completion.await;
-                    let Some(shard) = shard.upgrade() else { return };
-                    let mut shard = shard.borrow_mut();
-                    shard.started -= usize::from(is_awaited);
-                    if let Some(since) = syncs_since {
-                        let took = shard.clock.monotonic().saturating_sub(since);
-                        shard.syncs.add(took);
-                    }
-                    shard.take_turn([Event::Disk(event)]);
-                });
-            }
+            effects.disk.drain(..).for_each(|effect| self.start(effect, now));
             if reported.is_empty() {
                 break;
             }
@@ -153,6 +135,27 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
         }
         self.observer.turn_ended(&|| self.core.dump());
         self.after_turn();
+    }
+
+    /// Starts an asynchronous disk effect; its completion is an event of a turn of its own.
+    fn start(&mut self, effect: DiskEffect, now: Now) {
+        // A clean end waits for syncs and reads, not for index files: recovery scans a segment without one.
+        let is_awaited = !matches!(effect, DiskEffect::Seal { .. });
+        let syncs_since = matches!(effect, DiskEffect::Sync { .. }).then_some(now.monotonic);
+        let completion = self.store.start(effect);
+        self.started += usize::from(is_awaited);
+        let shard = self.itself.clone();
+        tokio::task::spawn_local(async move {
+            let event = completion.await;
+            let Some(shard) = shard.upgrade() else { return };
+            let mut shard = shard.borrow_mut();
+            shard.started -= usize::from(is_awaited);
+            if let Some(since) = syncs_since {
+                let took = shard.clock.monotonic().saturating_sub(since);
+                shard.syncs.add(took);
+            }
+            shard.take_turn([Event::Disk(event)]);
+        });
     }
 
     /// The node's numbers.

@@ -59,7 +59,7 @@ impl Entries {
 
     /// All batches.
     pub fn iter(&self) -> EntriesIter<'_> {
-        self.from_places(0, 0)
+        self.iter_at(0, 0)
     }
 
     /// The batches from the one that holds `offset`, or the next one, on.
@@ -97,10 +97,10 @@ impl Entries {
     fn behind(&self, is_before: impl Fn(&IndexEntry) -> bool) -> impl Iterator<Item = IndexEntry> {
         let block = self.packed.partition_point(|block| is_before(&block.last));
         let recent = if block == self.packed.len() { self.recent.partition_point(&is_before) } else { 0 };
-        self.from_places(block, recent).skip_while(move |entry| is_before(entry))
+        self.iter_at(block, recent).skip_while(move |entry| is_before(entry))
     }
 
-    fn from_places(&self, block: usize, recent: usize) -> EntriesIter<'_> {
+    fn iter_at(&self, block: usize, recent: usize) -> EntriesIter<'_> {
         EntriesIter { entries: self, block, inside: None, recent }
     }
 
