@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use mqassay_broker::core::config::{Advertised, NodeConfig};
+use mqassay_broker::core::config::{Advertised, KEYS, NodeConfig};
 use mqassay_broker::real;
 
 use crate::arguments::setting;
@@ -13,6 +13,7 @@ use crate::exit::{Exit, Failure};
 
 /// Arguments of `mqassay broker`.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = settings())]
 pub(crate) struct Arguments {
     /// Address and port to listen on; port 0 takes a free one [default: the node's place in the cluster, or
     /// 127.0.0.1:9092]
@@ -36,9 +37,22 @@ pub(crate) struct Arguments {
     /// When appends of new topics are synced: ack, interval or os
     #[arg(long)]
     flush: Option<String>,
+    /// Serve metrics for Prometheus over HTTP on this address, as in 127.0.0.1:9644; off where not given
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<String>,
     /// Any other setting; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
+}
+
+/// The settings that `--set` takes, with their defaults.
+fn settings() -> String {
+    let defaults = NodeConfig::production();
+    let line = |key: &str| {
+        let default = defaults.value(key).map_or_else(String::new, |value| format!(" [{value}]"));
+        format!("  {key}{default}\n      {}\n", NodeConfig::documentation(key).unwrap_or_default())
+    };
+    format!("Settings [defaults]:\n{}", KEYS.map(line).concat())
 }
 
 /// Serves until SIGTERM or Ctrl-C.
@@ -54,7 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     if let Some(listen) = &arguments.listen {
         settings.insert("listen".to_owned(), listen.clone());
     }
-    let named = [("layout", &arguments.layout), ("flush", &arguments.flush)];
+    let named = [("layout", &arguments.layout), ("flush", &arguments.flush), ("metrics", &arguments.metrics)];
     for (name, value) in named.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
         settings.insert(name.to_owned(), value.clone());
     }

@@ -69,6 +69,10 @@ pub struct NodeConfig {
     pub connections_max: usize,
     /// The most bytes that requests without an answer and answers that are not sent may hold, all connections together.
     pub inflight_bytes_max: usize,
+    /// The most segment files that are kept open; a process keeps fewer where its limit on open files asks for it.
+    pub open_files_max: usize,
+    /// Where metrics are served over HTTP; none is nowhere. A simulated node serves none.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Why a configuration is refused.
@@ -132,6 +136,8 @@ impl NodeConfig {
             frame_bytes_max: 100 << 20,
             connections_max: 4096,
             inflight_bytes_max: 128 << 20,
+            open_files_max: 4096,
+            metrics: None,
         }
     }
 
@@ -204,9 +210,44 @@ impl NodeConfig {
             "frame-bytes-max" => self.frame_bytes_max.to_string(),
             "connections-max" => self.connections_max.to_string(),
             "inflight-bytes-max" => self.inflight_bytes_max.to_string(),
+            "open-files-max" => self.open_files_max.to_string(),
+            "metrics" => self.metrics.map_or_else(|| NOWHERE.to_owned(), |address| address.to_string()),
             "advertised" => self.advertised.as_ref().map(|at| format!("{}:{}", at.host, at.port))?,
             "listen" => self.listen.to_string(),
             "node-id" => self.node_id.to_string(),
+            _ => return None,
+        })
+    }
+
+    /// One sentence about a setting; none where nobody knows the name.
+    pub fn documentation(name: &str) -> Option<&'static str> {
+        Some(match name {
+            "layout" => "Storage layout of new topics: shared or partitioned.",
+            "flush" => "When appends of new topics are synced: ack, interval or os.",
+            "flush-interval-ms" => "The longest time that confirmed bytes stay unsynced under flush=interval.",
+            "segment-bytes" => "A segment is sealed at this size.",
+            "retention-ms" => "Age at which sealed segments are removed; -1 is never.",
+            "retention-bytes" => "Size of a log above which sealed segments are removed; -1 is never.",
+            "retention-check-ms" => "How often retention is applied.",
+            "max-message-bytes" => "The largest record batch accepted.",
+            "producer-expiry-ms" => "An idempotent producer is forgotten after this long without a batch.",
+            "tail-cache-bytes" => "Memory for recent batches; the logs of the partitioned layout divide it.",
+            "default-partitions" => "Queues of a topic that does not say how many.",
+            "auto-create-topics" => "Whether a Metadata request may create the topics that it names.",
+            "snapshot-records" => {
+                "A snapshot of the metadata is written after this many records, or as many as topics."
+            }
+            "frame-bytes-max" => "The longest request.",
+            "connections-max" => "The most connections at a time.",
+            "inflight-bytes-max" => {
+                "What requests without an answer and unsent answers may hold together; beyond it reading pauses, and a \
+                 peer that does not go on for ten seconds is disconnected."
+            }
+            "open-files-max" => "The most segment files kept open, within the process's limit.",
+            "metrics" => "Where metrics are served over HTTP; off is nowhere.",
+            "advertised" => "Host and port that clients are told to connect to.",
+            "listen" => "Address and port to listen on; port 0 takes a free one.",
+            "node-id" => "The broker's id.",
             _ => return None,
         })
     }
@@ -291,6 +332,16 @@ impl NodeConfig {
                 self.inflight_bytes_max =
                     count(64 << 10, 1 << 40).ok_or_else(|| refused("bytes from 65536 to 2^40"))? as usize;
             }
+            "open-files-max" => {
+                self.open_files_max = count(16, 1 << 20).ok_or_else(|| refused("a count from 16 to 2^20"))? as usize;
+            }
+            "metrics" => {
+                let wanted = "an address and port, as in 127.0.0.1:9644, or `off`";
+                self.metrics = match value {
+                    NOWHERE => None,
+                    address => Some(address.parse().map_err(|_| refused(wanted))?),
+                };
+            }
             _ => self.set_cluster(name, value)?,
         }
         Ok(())
@@ -345,7 +396,7 @@ fn peers_text(peers: &[Peer]) -> String {
 }
 
 /// The settings' names, as the command line has them.
-pub const KEYS: [&str; 32] = [
+pub const KEYS: [&str; 34] = [
     "layout",
     "flush",
     "flush-interval-ms",
@@ -375,6 +426,8 @@ pub const KEYS: [&str; 32] = [
     "frame-bytes-max",
     "connections-max",
     "inflight-bytes-max",
+    "open-files-max",
+    "metrics",
     "advertised",
     "listen",
     "node-id",
@@ -386,6 +439,8 @@ pub const PARTITIONS_MAX: u32 = 65_536;
 /// The most nodes of a cluster.
 pub const NODES_MAX: usize = 64;
 
+/// The value of `metrics` that serves none.
+const NOWHERE: &str = "off";
 const MILLISECONDS: &str = "milliseconds from 1";
 
 #[cfg(test)]
@@ -399,6 +454,7 @@ mod tests {
     #[test]
     fn every_key_is_known_and_checks_its_value() {
         for key in KEYS {
+            assert!(NodeConfig::documentation(key).is_some(), "{key}");
             let error = NodeConfig::from_settings(&settings(&[(key, "~")])).expect_err("`~` is nobody's value");
             assert!(matches!(error, ConfigError::Invalid { .. }), "{error}");
         }

@@ -24,7 +24,7 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::admin::{AdminAnswer, AdminCall, AdminSlot};
-use super::config::KEYS;
+use super::config::{KEYS, NodeConfig};
 use super::machine::{Core, Effects, RequestId};
 use super::metadata::Topic;
 use super::settings::TopicSetting;
@@ -179,6 +179,7 @@ impl Core {
             .with_read_only(true)
             .with_config_source(SOURCE_STATIC)
             .with_config_type(TYPE_STRING)
+            .with_documentation(NodeConfig::documentation(key).map(StrBytes::from_static_str))
     }
 
     fn describe_wanted(&self, wanted: &MetadataRequestTopic) -> MetadataResponseTopic {

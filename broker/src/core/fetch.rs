@@ -91,13 +91,21 @@ struct Draft {
     queues: Vec<QueueId>,
     /// What a session's client will know: slot, high watermark and log start (none after an error, so that the state
     /// is told when the error is gone), whether there are records.
-    told: Vec<(u64, Option<(Offset, Offset)>, bool)>,
+    told: Vec<(u64, Told, bool)>,
 }
+
+/// High watermark and log start as a session's client knows them.
+type Told = Option<(Offset, Offset)>;
 
 impl Fetches {
     /// No fetches; the seed makes the ids of sessions and differs from one process to the next.
     pub(super) fn new(session_seed: u64) -> Fetches {
         Fetches { sessions: FetchSessions::new(session_seed), ..Fetches::default() }
+    }
+
+    /// How many sessions are open.
+    pub(super) fn sessions(&self) -> usize {
+        self.sessions.len()
     }
 
     pub(super) fn ids(&self, range: RangeInclusive<RequestId>) -> Vec<RequestId> {

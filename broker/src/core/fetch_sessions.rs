@@ -136,6 +136,11 @@ impl FetchSessions {
         session.parked
     }
 
+    /// How many sessions there are.
+    pub(super) fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
     pub(super) fn get(&self, id: i32) -> Option<&Session> {
         self.sessions.get(&id)
     }

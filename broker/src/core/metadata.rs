@@ -418,6 +418,11 @@ impl Metadata {
         self.topics.iter().map(|(name, topic)| (name.as_str(), topic))
     }
 
+    /// How many topics there are, and queues of all of them.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.topics.len(), self.queue_logs.len())
+    }
+
     /// Every log but the metadata log, with its class.
     pub fn logs(&self) -> impl Iterator<Item = (LogId, &LogClass)> {
         self.logs.iter().map(|(log, class)| (LogId(*log), class))

@@ -6,6 +6,7 @@
 mod admin;
 mod alter_configs;
 pub mod batch;
+pub mod census;
 pub mod config;
 mod control;
 mod describe;

@@ -31,6 +31,9 @@ pub(super) struct Produces {
     /// Per log by the position that confirms; the second number keeps equal positions apart.
     waits: BTreeMap<(LogId, Confirmation), BTreeMap<(Position, u64), Wait>>,
     wait_next: u64,
+    /// Batches appended since the start, and their bytes.
+    appends: u64,
+    append_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -40,6 +43,17 @@ struct PendingProduce {
     outstanding: usize,
     /// When it is answered with REQUEST_TIMED_OUT; none where only this node's disk is waited for.
     deadline: Option<Duration>,
+    /// Nothing is answered (acks=0); what is owed is only the place that the request takes until it is confirmed.
+    is_silent: bool,
+}
+
+impl PendingProduce {
+    fn answer(self) -> Answer {
+        match self.is_silent {
+            true => Answer::Nothing,
+            false => Answer::Response(self.header, Box::new(Response::Produce(self.response))),
+        }
+    }
 }
 
 /// What an answer waits for.
@@ -85,6 +99,11 @@ impl Produces {
         self.pending.is_empty()
     }
 
+    /// Batches appended since the start, and their bytes.
+    pub(super) fn appended(&self) -> (u64, u64) {
+        (self.appends, self.append_bytes)
+    }
+
     fn wait(&mut self, log: LogId, by: Confirmation, end: Position, wait: Wait) {
         self.wait_next += 1;
         self.waits.entry((log, by)).or_default().insert((end, self.wait_next), wait);
@@ -116,7 +135,6 @@ impl Core {
                 let result = place.and_then(|place| self.append(place, acks, partition.records, now, effects));
                 if let Ok(accepted) = &result
                     && !accepted.confirmed
-                    && acks != 0
                 {
                     outstanding += 1;
                     let wait = Wait { id, topic: topic_index, partition: partition_index };
@@ -129,7 +147,8 @@ impl Core {
             let topic = TopicProduceResponse::default().with_partition_responses(partitions);
             responses.push(topic.with_name(data.name).with_topic_id(data.topic_id));
         }
-        if acks == 0 {
+        let is_silent = acks == 0;
+        if is_silent && (failed || outstanding == 0) {
             effects.replies.push((id, if failed { Answer::Close } else { Answer::Nothing }));
             return;
         }
@@ -143,7 +162,7 @@ impl Core {
         if let Some(at) = deadline {
             self.set_produce_deadline(id, at);
         }
-        self.produces.pending.insert(id, PendingProduce { header, response, outstanding, deadline });
+        self.produces.pending.insert(id, PendingProduce { header, response, outstanding, deadline, is_silent });
     }
 
     /// Answers what the watermark, or the counted position where that suffices, has passed.
@@ -206,8 +225,7 @@ impl Core {
         for partition in partitions.filter(|p| p.error_code == ResponseError::RequestTimedOut.code()) {
             (partition.base_offset, partition.log_start_offset) = (-1, -1);
         }
-        let response = Box::new(Response::Produce(done.response));
-        effects.replies.push((id, Answer::Response(done.header, response)));
+        effects.replies.push((id, done.answer()));
     }
 
     fn settle_produce(&mut self, wait: Wait, error: Option<ResponseError>, effects: &mut Effects) {
@@ -226,8 +244,7 @@ impl Core {
             if let Some(at) = done.deadline {
                 self.clear_produce_deadline(wait.id, at);
             }
-            let response = Box::new(Response::Produce(done.response));
-            effects.replies.push((wait.id, Answer::Response(done.header, response)));
+            effects.replies.push((wait.id, done.answer()));
         }
     }
 
@@ -267,9 +284,12 @@ impl Core {
             }
         }
         let batch = checked_batch(records.unwrap_or_default(), place.max_message_bytes)?;
+        let bytes = batch.bytes.len() as u64;
         let (base_offset, end) = match log.append(queue, batch, epoch, now, &mut effects.disk) {
             Ok(appended) => {
                 effects.points.push(points::PRODUCE_APPENDED);
+                self.produces.appends += 1;
+                self.produces.append_bytes += bytes;
                 (appended.base_offset, appended.end)
             }
             Err(AppendError::Duplicate { base_offset, end }) => {

@@ -348,7 +348,10 @@ impl Core {
     fn write_snapshot(&mut self, effects: &mut Effects) {
         let next = self.metadata.record_next();
         let records = next.0.saturating_sub(self.snapshot_at.0).unsigned_abs();
-        if records < self.config.snapshot_records || !self.quorum.writing.is_empty() {
+        // A snapshot costs as much as there is to tell of; so often that a record's share of it does not grow.
+        let (topics, queues) = self.metadata.counts();
+        let share = (topics + queues / QUEUES_A_TOPIC) as u64;
+        if records < self.config.snapshot_records.max(share) || !self.quorum.writing.is_empty() {
             return;
         }
         let Some((last, voters)) = self.quorum.raft.applied() else { return };
@@ -475,3 +478,7 @@ fn note_place(places: &mut VecDeque<(u64, i64)>, index: u64, offset: i64) {
     }
     places.push_back((index, offset));
 }
+
+/// So many queues cost a snapshot as much as a topic does.
+const QUEUES_A_TOPIC: usize = 8;
+

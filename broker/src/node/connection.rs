@@ -55,8 +55,10 @@ where
         frame_bytes_max: bounds.frame_bytes_max,
         outgoing,
         intake,
+        shard: Rc::downgrade(shared),
         clock: clock.clone(),
         paused_since: None,
+        memory_waits: 0,
         has_left: false,
         peer: None,
         welcomes: Box::new(move |hello| welcoming.upgrade().is_some_and(|shard| shard.borrow().welcomes(hello))),
@@ -112,7 +114,7 @@ fn forget<D: Disk, C: Clock, O: Observer>(shard: &Weak<RefCell<Shard<D, C, O>>>,
     }
 }
 
-struct Connection<C, S> {
+struct Connection<D: Disk, C: Clock, O: Observer, S> {
     id: u64,
     stream: S,
     /// What has come and is not a whole request yet, or has no room.
@@ -122,9 +124,11 @@ struct Connection<C, S> {
     frame_bytes_max: usize,
     outgoing: Rc<RefCell<Outgoing>>,
     intake: Rc<Intake>,
+    shard: Weak<RefCell<Shard<D, C, O>>>,
     clock: C,
     /// When reading was paused for want of memory.
     paused_since: Option<Duration>,
+    memory_waits: u64,
     /// The core knows that the connection is gone.
     has_left: bool,
     /// The node that has greeted; what it sends are messages, not requests.
@@ -133,7 +137,7 @@ struct Connection<C, S> {
     welcomes: Box<dyn Fn(&Hello) -> bool>,
 }
 
-impl<C: Clock, S: AsyncRead + AsyncWrite + Unpin> Connection<C, S> {
+impl<D: Disk, C: Clock, O: Observer, S: AsyncRead + AsyncWrite + Unpin> Connection<D, C, O, S> {
     /// Goes on until the connection has ended and what was in its output is sent.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.outgoing.borrow_mut().wakes(context.waker());
@@ -163,6 +167,7 @@ impl<C: Clock, S: AsyncRead + AsyncWrite + Unpin> Connection<C, S> {
 
     /// Tells the core that nothing more will come and nothing more is owed.
     fn leave(&mut self) {
+        self.intake.budget.end_exemption(self.id);
         if !std::mem::replace(&mut self.has_left, true) {
             self.intake.push(Event::ConnectionClosed(self.id));
         }
@@ -213,7 +218,16 @@ impl<C: Clock, S: AsyncRead + AsyncWrite + Unpin> Connection<C, S> {
         };
         match ready!(read)? {
             0 => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-            _ => Poll::Ready(self.take_frames()),
+            received => {
+                self.intake.received_bytes.set(self.intake.received_bytes.get() + received as u64);
+                self.take_frames()?;
+                if self.intake.is_full()
+                    && let Some(shard) = self.shard.upgrade()
+                {
+                    shard.borrow_mut().take_turn([]);
+                }
+                Poll::Ready(Ok(()))
+            }
         }
     }
 
@@ -270,9 +284,11 @@ impl<C: Clock, S: AsyncRead + AsyncWrite + Unpin> Connection<C, S> {
                 self.peer = Some(hello.node);
                 break;
             }
+            self.intake.budget.end_exemption(self.id);
             let frame = detached(frame);
             let (header, request) = request::decode(frame).map_err(|error| refused(&error))?;
             let id = RequestId { connection: self.id, sequence: outgoing.expect_answer(bytes) };
+            self.intake.add_bytes(bytes);
             self.intake.push(Event::Request { id, header, request: Box::new(request) });
         }
         Ok(())
@@ -281,9 +297,11 @@ impl<C: Clock, S: AsyncRead + AsyncWrite + Unpin> Connection<C, S> {
     /// Whether reading has to wait for memory; then the context is woken when there is room.
     fn waits_for_memory(&mut self, context: &mut Context<'_>) -> bool {
         let mut outgoing = self.outgoing.borrow_mut();
-        if self.peer.is_none() && self.intake.budget.is_short() && outgoing.held() > HELD_BYTES_FREE {
+        let goes_on = || !self.buffer.is_empty() && self.intake.budget.exempts(self.id);
+        let is_bounded = self.peer.is_none() && self.intake.budget.is_short();
+        if is_bounded && outgoing.held() > HELD_BYTES_FREE && !goes_on() {
             self.paused_since.get_or_insert_with(|| self.clock.monotonic());
-            self.intake.budget.wait(context.waker());
+            self.intake.budget.wait(context.waker(), &mut self.memory_waits);
             return true;
         }
         if let Some(since) = self.paused_since.take() {

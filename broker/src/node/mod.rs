@@ -3,6 +3,7 @@
 //! reads run beside it. Start at `run`, then `shard` for the order of effects and `connection` for the bytes.
 //! Not here: decisions (`core`), files (`store`), sockets and clocks (`real`, or a simulation's ports).
 
+mod census;
 mod connection;
 mod intake;
 mod outgoing;
@@ -22,6 +23,7 @@ use crate::core::machine::{Core, Effects, Event, Start, StartError};
 use crate::mutant::Mutant;
 use crate::ports::{Clock, Disk, Listener, Net, Observer, Rand};
 use crate::store::{OpenError, Store, StoreSettings};
+pub use census::{Census, Durations};
 use intake::Intake;
 use shard::{Shard, Shared};
 
@@ -92,8 +94,27 @@ pub async fn run<D: Disk, N: Net, C: Clock, R: Rand, O: Observer>(
     ready: impl FnOnce(SocketAddr),
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeExit> {
+    run_watched(config, ports, mutant, |started| ready(started.address), stop).await
+}
+
+/// A node that welcomes clients.
+pub struct Started {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its numbers; none once it has ended. Not to be called from within one of the node's ports.
+    pub census: Box<dyn Fn() -> Option<Census>>,
+}
+
+/// As `run`; `started` is also given a way to the node's numbers.
+pub async fn run_watched<D: Disk, N: Net, C: Clock, R: Rand, O: Observer>(
+    config: NodeConfig,
+    ports: Ports<D, N, C, R, O>,
+    mutant: Option<Mutant>,
+    started: impl FnOnce(Started),
+    stop: impl Future<Output = ()>,
+) -> Result<(), NodeExit> {
     let Ports { disk, net, clock, rand, observer } = ports;
-    let settings = StoreSettings::default();
+    let settings = StoreSettings { open_files_max: config.open_files_max };
     let (store, recovered) = Box::pin(Store::open(disk, observer.clone(), mutant, settings)).await?;
     let address = config.listen;
     let listen_error = |source| NodeExit::Listen { address, source };
@@ -122,7 +143,9 @@ pub async fn run<D: Disk, N: Net, C: Clock, R: Rand, O: Observer>(
         while !shared.borrow().is_serving() {
             serving.notified().await;
         }
-        ready(bound);
+        let watched = Rc::downgrade(&shared);
+        let census = Box::new(move || watched.upgrade().map(|shard| shard.borrow().census()));
+        started(Started { address: bound, census });
         accept(&shared, listener, &clock, bounds).await;
     };
     // Ends with the local set, or with the shard.

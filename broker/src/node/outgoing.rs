@@ -149,6 +149,7 @@ impl Outgoing {
     /// So many bytes have been sent.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.output.advance(bytes);
+        self.intake.sent_bytes.set(self.intake.sent_bytes.get() + bytes as u64);
         self.has_moved = true;
         self.account();
     }
@@ -156,6 +157,8 @@ impl Outgoing {
     /// Reading was paused for so long.
     pub(super) fn throttled(&mut self, paused: Duration) {
         self.throttled += paused;
+        self.intake.throttles.set(self.intake.throttles.get() + 1);
+        self.intake.throttled.set(self.intake.throttled.get() + paused);
     }
 
     /// Bytes of memory that the connection holds.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::census::{Census, Durations};
 use super::intake::Intake;
 use super::outgoing::Outgoing;
 use super::peers::Links;
@@ -22,6 +23,7 @@ use crate::core::types::{NodeId, Now};
 use crate::points;
 use crate::ports::{Clock, Disk, Observer};
 use crate::store::Store;
+use crate::wire::api::Api;
 
 pub(super) type Shared<D, C, O> = Rc<RefCell<Shard<D, C, O>>>;
 
@@ -51,6 +53,9 @@ pub(super) struct Shard<D: Disk, C: Clock, O: Observer> {
     /// Room for the next turn's events.
     events_room: Vec<Event>,
     has_halted: bool,
+    /// Requests taken, by the place of their call in `Api::ALL`.
+    requests: [u64; Api::ALL.len()],
+    syncs: Durations,
 }
 
 impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
@@ -81,6 +86,8 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
             started: 0,
             events_room: Vec::new(),
             has_halted: false,
+            requests: [0; Api::ALL.len()],
+            syncs: Durations::default(),
         }
     }
 
@@ -100,7 +107,10 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
         let mut left = Vec::new();
         for event in arrived.drain(..).chain(events) {
             match &event {
-                Event::Request { .. } => self.observer.point(points::REQUEST_RECEIVED),
+                Event::Request { header, .. } => {
+                    self.requests[header.api as usize] += 1;
+                    self.observer.point(points::REQUEST_RECEIVED);
+                }
                 Event::ConnectionClosed(connection) => {
                     left.push(*connection);
                     continue;
@@ -118,20 +128,7 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
             }
             effects.points.drain(..).for_each(|name| self.observer.point(name));
             effects.events.drain(..).for_each(|(name, count)| self.observer.event(name, count));
-            for effect in effects.disk.drain(..) {
-                // A clean end waits for syncs and reads, not for index files: recovery scans a segment without one.
-                let is_awaited = !matches!(effect, DiskEffect::Seal { .. });
-                let completion = self.store.start(effect);
-                self.started += usize::from(is_awaited);
-                let shard = self.itself.clone();
-                tokio::task::spawn_local(async move {
-                    let event = completion.await;
-                    let Some(shard) = shard.upgrade() else { return };
-                    let mut shard = shard.borrow_mut();
-                    shard.started -= usize::from(is_awaited);
-                    shard.take_turn([Event::Disk(event)]);
-                });
-            }
+            effects.disk.drain(..).for_each(|effect| self.start(effect, now));
             if reported.is_empty() {
                 break;
             }
@@ -148,6 +145,43 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
         }
         self.observer.turn_ended(&|| self.core.dump());
         self.after_turn();
+    }
+
+    /// Starts an asynchronous disk effect; its completion is an event of a turn of its own.
+    fn start(&mut self, effect: DiskEffect, now: Now) {
+        // A clean end waits for syncs and reads, not for index files: recovery scans a segment without one.
+        let is_awaited = !matches!(effect, DiskEffect::Seal { .. });
+        let syncs_since = matches!(effect, DiskEffect::Sync { .. }).then_some(now.monotonic);
+        let completion = self.store.start(effect);
+        self.started += usize::from(is_awaited);
+        let shard = self.itself.clone();
+        tokio::task::spawn_local(async move {
+            let event = completion.await;
+            let Some(shard) = shard.upgrade() else { return };
+            let mut shard = shard.borrow_mut();
+            shard.started -= usize::from(is_awaited);
+            if let Some(since) = syncs_since {
+                let took = shard.clock.monotonic().saturating_sub(since);
+                shard.syncs.add(took);
+            }
+            shard.take_turn([Event::Disk(event)]);
+        });
+    }
+
+    /// The node's numbers.
+    pub(super) fn census(&self) -> Census {
+        let intake = &self.intake;
+        Census {
+            requests: Api::ALL.into_iter().zip(self.requests).collect(),
+            received_bytes: intake.received_bytes.get(),
+            sent_bytes: intake.sent_bytes.get(),
+            connections: self.connections.len(),
+            inflight_bytes: intake.budget.held(),
+            throttles: intake.throttles.get(),
+            throttled: intake.throttled.get(),
+            syncs: self.syncs.clone(),
+            core: self.core.census(),
+        }
     }
 
     /// The deadline to sleep until.

@@ -200,7 +200,7 @@ fn read_metadata<D: Disk>(disk: &D, metadata: &Recovered) -> Result<Vec<Bytes>, 
         return Err(OpenError::MetadataCorrupt);
     }
     let mut batches = Vec::with_capacity(queue.entries.len());
-    for entry in &queue.entries {
+    for entry in queue.entries.iter() {
         let segment = metadata.segments.iter().rev().find(|s| s.base <= entry.position);
         let base = segment.expect("an entry lies in a segment").base;
         let path = layout::segment_path(LogId::METADATA, base);

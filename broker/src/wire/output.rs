@@ -115,7 +115,7 @@ mod tests {
             expected.drain(..step);
         }
         output.advance(expected.len());
-        assert!(output.is_empty() && output.len() == 0);
+        assert_eq!((output.is_empty(), output.len()), (true, 0));
     }
 
     #[test]

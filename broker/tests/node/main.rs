@@ -1,6 +1,7 @@
 //! A whole node over a real loopback socket: what a client sees, in both layouts and under every flush setting.
 
 mod client;
+mod metrics;
 mod pressure;
 mod sessions;
 

@@ -7,6 +7,9 @@ use bytes::Bytes;
 use super::frame::FRAME_BYTES;
 use crate::core::types::Position;
 
+/// What a batch costs beside its bytes: its place in the list, its allocations and its frame.
+const OVERHEAD_BYTES: usize = 192;
+
 /// Frames by position, oldest dropped first.
 #[derive(Debug)]
 pub(crate) struct TailCache {
@@ -18,9 +21,9 @@ pub(crate) struct TailCache {
 #[derive(Debug)]
 struct CachedFrame {
     position: Position,
-    /// The frame and the batch's first 21 bytes, as stored.
+    /// The frame and the batch's first 21 bytes at least, as stored.
     head: Bytes,
-    /// The rest of the batch; nothing for a mark.
+    /// The rest of the batch; nothing for a mark, perhaps nothing for a batch.
     body: Bytes,
 }
 
@@ -31,11 +34,11 @@ impl TailCache {
 
     /// Adds the newest frame, which stands at `position`.
     pub(crate) fn push(&mut self, position: Position, head: Bytes, body: Bytes) {
-        self.bytes += head.len() + body.len();
+        self.bytes += head.len() + body.len() + OVERHEAD_BYTES;
         self.frames.push_back(CachedFrame { position, head, body });
         while self.bytes > self.bytes_max {
             let Some(oldest) = self.frames.pop_front() else { break };
-            self.bytes -= oldest.head.len() + oldest.body.len();
+            self.bytes -= oldest.head.len() + oldest.body.len() + OVERHEAD_BYTES;
         }
     }
 

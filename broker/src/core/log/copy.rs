@@ -209,11 +209,11 @@ impl Log {
             unlisted_fenced: self.unlisted_fenced,
         });
         for (id, queue) in &self.queues {
-            let next_offset = queue.entries.front().map_or(queue.next_offset, |entry| entry.base_offset);
+            let next_offset = queue.entries.first().map_or(queue.next_offset, |entry| entry.base_offset);
             let producers = producers_before(&queue.producers, start);
             let log_start = queue.log_start.min(next_offset);
             let state = QueueState { next_offset, log_start, fenced: queue.fenced, producers: &producers };
-            writer.queue(*id, state, [].iter());
+            writer.queue(*id, state, std::iter::empty());
         }
         writer.finish()
     }

@@ -100,27 +100,26 @@ impl IndexWriter {
     }
 
     /// Adds a queue, of which `entries` are those in this segment.
-    pub(crate) fn queue<'a>(
-        &mut self,
-        queue: QueueId,
-        state: QueueState<'_>,
-        entries: impl ExactSizeIterator<Item = &'a IndexEntry>,
-    ) {
+    pub(crate) fn queue(&mut self, queue: QueueId, state: QueueState<'_>, entries: impl Iterator<Item = IndexEntry>) {
         self.queues += 1;
         let bytes = &mut self.bytes;
         bytes.put_u64(queue.0);
         bytes.put_i64(state.next_offset.0);
         bytes.put_i64(state.log_start.0);
         bytes.put_u8(u8::from(state.fenced));
-        bytes.put_u32(entries.len() as u32);
+        let count_at = bytes.len();
+        bytes.put_u32(0);
         bytes.put_u32(state.producers.count() as u32);
+        let mut count = 0u32;
         for entry in entries {
+            count += 1;
             bytes.put_u64(entry.position.0);
             bytes.put_i64(entry.base_offset.0);
             bytes.put_i64(entry.max_timestamp);
             bytes.put_u32(entry.last_offset_delta);
             bytes.put_u32(entry.size);
         }
+        bytes[count_at..count_at + 4].copy_from_slice(&count.to_be_bytes());
         for (id, producer) in state.producers.iter() {
             bytes.put_i64(id.0);
             bytes.put_i16(producer.epoch.0);

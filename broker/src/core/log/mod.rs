@@ -10,6 +10,7 @@ mod cache;
 mod copy;
 mod dump;
 mod effect;
+mod entries;
 mod epochs;
 pub(crate) mod frame;
 pub(crate) mod index;
@@ -25,6 +26,7 @@ pub use answer::{AppendError, Appended, DiskPiece, ReadError, ReadFailure, ReadP
 pub use copy::{CopyError, FramePiece, FramesFailure, FramesPlan};
 pub use dump::{BatchDump, LogDump, ProducerDump, QueueDump};
 pub use effect::{DiskEffect, DiskEvent, Flush, Halt, LogSettings, Progress};
+pub use entries::Entries;
 pub use epochs::{EpochStart, Epochs};
 pub use index::IndexEntry;
 pub use recovered::{Recovered, RecoveredQueue, RecoveredSegment, RecoveryReport};
@@ -42,6 +44,8 @@ use frame::{FRAME_BYTES, Frame, FrameKind};
 use index::{IndexHead, IndexWriter, QueueState};
 use producers::Producers;
 
+/// Bodies of batches up to this many bytes are copied behind their frames.
+const COPIED_BYTES_MAX: usize = 16 << 10;
 /// How long the P3 mutant remembers an idle producer.
 const MUTANT_EXPIRY: Duration = Duration::from_millis(200);
 
@@ -156,7 +160,7 @@ enum Seal {
 #[derive(Debug, Default)]
 struct Queue {
     /// Batches by offset; none lies wholly below the log start.
-    entries: VecDeque<IndexEntry>,
+    entries: Entries,
     /// log_start <= high_watermark <= next_offset.
     next_offset: Offset,
     high_watermark: Offset,
@@ -277,10 +281,15 @@ impl Log {
         let uncovered = batch.uncovered(base_offset, epoch);
         let (kind, length) = (FrameKind::Batch, batch.bytes.len() as u32);
         let frame = Frame { kind, length, position, queue, synced: self.synced, epoch };
-        let mut head = BytesMut::with_capacity(FRAME_BYTES + UNCOVERED_BYTES);
+        let body = batch.bytes.slice(UNCOVERED_BYTES..);
+        // A small batch is copied: that costs less than to write and keep it in two pieces, and it does not hold on to
+        // the buffer that it was received in.
+        let (copied, body) = if body.len() <= COPIED_BYTES_MAX { (body, Bytes::new()) } else { (Bytes::new(), body) };
+        let mut head = BytesMut::with_capacity(FRAME_BYTES + UNCOVERED_BYTES + copied.len());
         head.put_slice(&frame.encode(&uncovered));
         head.put_slice(&uncovered);
-        self.write_frame(&frame, head.freeze(), batch.bytes.slice(UNCOVERED_BYTES..), now, effects);
+        head.put_slice(&copied);
+        self.write_frame(&frame, head.freeze(), body, now, effects);
         self.index_batch(&frame, &batch.header, base_offset, now);
         self.arm_deadlines(now, !batch.header.producer_id.is_none());
         Ok(Appended { base_offset, end: self.end })
@@ -396,7 +405,7 @@ impl Log {
         segment.max_timestamp = segment.max_timestamp.max(header.max_timestamp);
         let next_offset = base_offset.plus(i64::from(header.last_offset_delta) + 1);
         let state = self.queues.entry(queue).or_default();
-        state.entries.push_back(IndexEntry {
+        state.entries.push(IndexEntry {
             position: frame.position,
             base_offset,
             max_timestamp: header.max_timestamp,
@@ -425,9 +434,8 @@ impl Log {
         });
         for (id, queue) in &self.queues {
             let (next_offset, log_start, fenced) = (queue.next_offset, queue.log_start, queue.fenced);
-            let first = queue.entries.partition_point(|e| e.position < base);
             let state = QueueState { next_offset, log_start, fenced, producers: &queue.producers };
-            writer.queue(*id, state, queue.entries.range(first..));
+            writer.queue(*id, state, queue.entries.since_position(base));
         }
         self.segments.back_mut().expect("an active log has a segment").seal = Seal::Wanted(writer.finish());
         self.active = false;
@@ -471,7 +479,7 @@ impl Log {
             producers.touch(now.monotonic);
             let next_offset = found.next_offset;
             let mut queue = Queue {
-                entries: found.entries.into(),
+                entries: found.entries,
                 next_offset,
                 high_watermark: next_offset,
                 log_start: found.log_start,
@@ -507,8 +515,6 @@ impl Queue {
     /// Moves the log start forward and forgets batches wholly below it.
     fn advance_log_start(&mut self, offset: Offset) {
         self.log_start = self.log_start.max(offset);
-        while self.entries.front().is_some_and(|e| e.next_offset() <= self.log_start) {
-            self.entries.pop_front();
-        }
+        self.entries.drop_below(self.log_start);
     }
 }

@@ -30,14 +30,13 @@ impl Log {
         if offset < state.log_start || offset > state.next_offset {
             return Err(out_of_range(offset, state));
         }
-        let first = state.entries.partition_point(|e| e.next_offset() <= offset);
-        for entry in state.entries.range(first..) {
+        for entry in state.entries.since(offset) {
             let size = entry.size as usize;
             let excess = plan.bytes + size > bytes_max && !(at_least_one && plan.bytes == 0);
             if entry.next_offset() > state.high_watermark || excess {
                 break;
             }
-            self.add_piece(queue, entry, &mut plan.pieces);
+            self.add_piece(queue, &entry, &mut plan.pieces);
             plan.bytes += size;
             plan.next_offset = entry.next_offset();
         }
@@ -84,13 +83,12 @@ impl Log {
             return Ok(TimestampLookup::None);
         };
         let from = from.max(state.log_start);
-        let first = state.entries.partition_point(|e| e.next_offset() <= from);
-        let below = |e: &&IndexEntry| e.next_offset() <= state.high_watermark;
-        let Some(entry) = state.entries.range(first..).take_while(below).find(|e| e.max_timestamp >= timestamp) else {
+        let below = |e: &IndexEntry| e.next_offset() <= state.high_watermark;
+        let Some(entry) = state.entries.since(from).take_while(below).find(|e| e.max_timestamp >= timestamp) else {
             return Ok(TimestampLookup::None);
         };
         let mut pieces = Vec::with_capacity(2);
-        self.add_piece(queue, entry, &mut pieces);
+        self.add_piece(queue, &entry, &mut pieces);
         Ok(TimestampLookup::InBatch { pieces, next_offset: entry.next_offset() })
     }
 
@@ -103,18 +101,17 @@ impl Log {
         }
         let (epoch, end) = self.epochs.end_of(epoch, self.end)?;
         let Some(state) = self.queues.get(&queue) else { return Some((epoch, Offset(0))) };
-        let behind = state.entries.partition_point(|entry| entry.position < end);
-        Some((epoch, state.entries.get(behind).map_or(next_offset, |entry| entry.base_offset)))
+        let behind = state.entries.since_position(end).next();
+        Some((epoch, behind.map_or(next_offset, |entry| entry.base_offset)))
     }
 
     /// The largest timestamp of a queue's batches between its log start and its high watermark, in milliseconds.
     pub fn largest_timestamp(&self, queue: QueueId) -> Option<i64> {
         let state = self.queues.get(&queue)?;
-        let first = state.entries.partition_point(|e| e.next_offset() <= state.log_start);
-        let below = |e: &&IndexEntry| e.next_offset() <= state.high_watermark;
+        let below = |e: &IndexEntry| e.next_offset() <= state.high_watermark;
         state
             .entries
-            .range(first..)
+            .since(state.log_start)
             .take_while(below)
             .map(|e| e.max_timestamp)
             .filter(|timestamp| *timestamp >= 0)
@@ -153,7 +150,9 @@ impl Log {
     fn add_piece(&self, queue: QueueId, entry: &IndexEntry, pieces: &mut Vec<ReadPiece>) {
         if let Some((uncovered, body)) = self.cache.find(entry.position) {
             pieces.push(ReadPiece::Cached(uncovered));
-            pieces.push(ReadPiece::Cached(body));
+            if !body.is_empty() {
+                pieces.push(ReadPiece::Cached(body));
+            }
             return;
         }
         let length = FRAME_BYTES + entry.size as usize;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::entries::Entries;
 use super::epochs::Epochs;
-use super::index::IndexEntry;
 use super::producers::Producers;
 use crate::core::types::{LogId, Offset, Position, QueueId};
 
@@ -47,7 +47,7 @@ pub struct RecoveredSegment {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RecoveredQueue {
     /// Its batches, by offset.
-    pub entries: Vec<IndexEntry>,
+    pub entries: Entries,
     /// The offset that its next record gets.
     pub next_offset: Offset,
     /// Its first offset, as far as the files tell.

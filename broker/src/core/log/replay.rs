@@ -87,7 +87,7 @@ impl Replay {
             state.fenced |= indexed.fenced;
             state.producers = indexed.producers;
             if with_entries {
-                state.entries.extend(indexed.entries);
+                indexed.entries.into_iter().for_each(|entry| state.entries.push(entry));
             }
         }
     }
@@ -160,9 +160,7 @@ impl Replay {
 
     /// Ends a segment at the current end; a sealed one's index gives its largest timestamp.
     pub(crate) fn end_segment(&mut self, base: Position, sealed: Option<i64>) {
-        let in_segment = |q: &ReplayQueue| {
-            q.state.entries.iter().rev().take_while(|e| e.position >= base).map(|e| e.max_timestamp).max()
-        };
+        let in_segment = |q: &ReplayQueue| q.state.entries.since_position(base).map(|e| e.max_timestamp).max();
         let max_timestamp = match sealed {
             Some(max_timestamp) => max_timestamp,
             None => self.queues.values().filter_map(in_segment).max().unwrap_or(-1),
@@ -189,10 +187,9 @@ impl Replay {
         });
         for (id, queue) in &self.queues {
             let state = &queue.state;
-            let first = state.entries.partition_point(|e| e.position < segment.base);
             let (next_offset, log_start) = (state.next_offset, state.log_start);
             let indexed = QueueState { next_offset, log_start, fenced: state.fenced, producers: &state.producers };
-            writer.queue(*id, indexed, state.entries[first..].iter());
+            writer.queue(*id, indexed, state.entries.since_position(segment.base));
         }
         writer.finish()
     }

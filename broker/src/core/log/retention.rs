@@ -69,7 +69,7 @@ impl Log {
                 break;
             }
             let superfluous = self.settings.retention_bytes.is_some_and(|keep| kept_bytes - oldest.length >= keep);
-            let wanted = || self.queues.values().any(|q| q.entries.front().is_some_and(|e| e.position < end));
+            let wanted = || self.queues.values().any(|q| q.entries.first().is_some_and(|e| e.position < end));
             if !(expired(oldest.max_timestamp) || superfluous || !wanted()) {
                 break;
             }
@@ -105,10 +105,8 @@ impl Log {
         self.epochs.forget_before(end);
         effects.push(DiskEffect::RemoveSegment { log: self.id, base });
         for queue in self.queues.values_mut() {
-            while queue.entries.front().is_some_and(|e| e.position < end) {
-                queue.entries.pop_front();
-            }
-            let first = queue.entries.front().map_or(queue.next_offset, |e| e.base_offset);
+            queue.entries.drop_below_position(end);
+            let first = queue.entries.first().map_or(queue.next_offset, |e| e.base_offset);
             queue.log_start = queue.log_start.max(first);
         }
     }
@@ -117,6 +115,11 @@ impl Log {
     pub fn remove_queue(&mut self, queue: QueueId) {
         self.queues.remove(&queue);
         self.removed.insert(queue);
+    }
+
+    /// Bytes between the start of the oldest segment and the log's end.
+    pub fn stored_bytes(&self) -> u64 {
+        self.segments.front().map_or(0, |oldest| self.end.0 - oldest.base.0)
     }
 
     /// Removes the whole log with its files.

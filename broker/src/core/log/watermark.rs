@@ -105,8 +105,7 @@ impl Log {
 impl Queue {
     /// The offset below which every batch ends at or below a position.
     fn confirmed_below(&self, position: Position) -> Offset {
-        let behind = self.entries.partition_point(|entry| entry.end() <= position);
-        let first = self.entries.get(behind).map_or(self.next_offset, |entry| entry.base_offset);
+        let first = self.entries.ending_after(position).next().map_or(self.next_offset, |entry| entry.base_offset);
         first.max(self.log_start)
     }
 }
