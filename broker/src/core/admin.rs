@@ -166,7 +166,7 @@ impl Core {
         if let Some(slot) = proposal.slot {
             self.settle_admin(slot, Ok(applied), effects);
         } else if let (Applied::Refused(_), ProposalOf::Replicas(log)) = (applied, proposal.of) {
-            self.on_placement(log, now, effects);
+            self.on_isr_refused(log, now);
         }
     }
 
@@ -225,8 +225,18 @@ impl Core {
 
     /// Begins a log that the state lists, with what the data folder held of it.
     fn add_log(&mut self, id: LogId, siblings: usize, now: Now, effects: &mut Effects) {
+        if !self.logs.contains_key(&id) {
+            self.ensure_log(id, siblings, now);
+            self.on_placement(id, now, effects);
+        }
+    }
+
+    /// Makes a log that has a replica here, from what the data folder holds of it.
+    pub(super) fn ensure_log(&mut self, id: LogId, siblings: usize, now: Now) {
+        let here = self.config.node_id;
+        let is_here = self.metadata.placement(id).is_some_and(|placement| placement.replicas.contains(&here));
         let Some(class) = self.metadata.log_class(id).cloned() else { return };
-        if self.logs.contains_key(&id) {
+        if self.logs.contains_key(&id) || !(is_here || self.found.contains_key(&id)) {
             return;
         }
         let settings = self.log_settings(&class, self.metadata.is_shared(id), siblings);
@@ -235,8 +245,8 @@ impl Core {
             None => Log::new(id, settings, self.mutant),
         };
         self.logs.insert(id, log);
+        self.adopt_replica(id);
         self.note_deadline(id);
-        self.on_placement(id, now, effects);
     }
 
     fn renew_settings(&mut self, id: LogId) {
@@ -290,6 +300,7 @@ impl Core {
                 }
                 Layout::Partitioned => {
                     self.refuse_produces(partition.log(), ResponseError::UnknownTopicOrPartition, effects);
+                    self.drop_roles(partition.log(), effects);
                     if let Some(log) = self.forget_log(partition.log()) {
                         log.remove(&mut effects.disk);
                     }

@@ -53,6 +53,12 @@ pub struct NodeConfig {
     pub session_timeout: Duration,
     /// A change of the metadata that is not applied within this long is answered with REQUEST_TIMED_OUT.
     pub proposal_timeout: Duration,
+    /// A replica that has not had everything for this long is no longer in sync.
+    pub replica_lag_max: Duration,
+    /// The longest time that a leader holds a follower's fetch for which there is nothing yet.
+    pub replica_fetch_wait: Duration,
+    /// About the most bytes of frames that a leader answers a follower with.
+    pub replica_fetch_bytes_max: usize,
     /// Whether a Metadata request may create the topics that it names.
     pub auto_create_topics: bool,
     /// A snapshot of the metadata is written after this many records.
@@ -116,6 +122,9 @@ impl NodeConfig {
             heartbeat_interval: Duration::from_millis(2000),
             session_timeout: Duration::from_millis(9000),
             proposal_timeout: Duration::from_secs(30),
+            replica_lag_max: Duration::from_secs(30),
+            replica_fetch_wait: Duration::from_millis(500),
+            replica_fetch_bytes_max: 4 << 20,
             auto_create_topics: true,
             snapshot_records: 10_000,
             frame_bytes_max: 100 << 20,
@@ -135,6 +144,9 @@ impl NodeConfig {
         config.election_timeout = Duration::from_millis(500);
         config.heartbeat_interval = Duration::from_millis(250);
         config.session_timeout = Duration::from_millis(1500);
+        config.replica_lag_max = Duration::from_millis(3000);
+        config.replica_fetch_wait = Duration::from_millis(200);
+        config.replica_fetch_bytes_max = 8 << 10;
         config.proposal_timeout = Duration::from_secs(3);
         config.frame_bytes_max = 1 << 20;
         config.connections_max = 64;
@@ -177,6 +189,9 @@ impl NodeConfig {
             "heartbeat-interval-ms" => self.heartbeat_interval.as_millis().to_string(),
             "session-timeout-ms" => self.session_timeout.as_millis().to_string(),
             "proposal-timeout-ms" => self.proposal_timeout.as_millis().to_string(),
+            "replica-lag-max-ms" => self.replica_lag_max.as_millis().to_string(),
+            "replica-fetch-wait-ms" => self.replica_fetch_wait.as_millis().to_string(),
+            "replica-fetch-bytes-max" => self.replica_fetch_bytes_max.to_string(),
             "min-insync-replicas" => class.min_insync_replicas.to_string(),
             "unclean-election" => class.unclean_election.to_string(),
             "failover" => class.failover.to_string(),
@@ -289,6 +304,12 @@ impl NodeConfig {
             "heartbeat-interval-ms" => self.heartbeat_interval = milliseconds().ok_or_else(|| refused(MILLISECONDS))?,
             "session-timeout-ms" => self.session_timeout = milliseconds().ok_or_else(|| refused(MILLISECONDS))?,
             "proposal-timeout-ms" => self.proposal_timeout = milliseconds().ok_or_else(|| refused(MILLISECONDS))?,
+            "replica-lag-max-ms" => self.replica_lag_max = milliseconds().ok_or_else(|| refused(MILLISECONDS))?,
+            "replica-fetch-wait-ms" => self.replica_fetch_wait = milliseconds().ok_or_else(|| refused(MILLISECONDS))?,
+            "replica-fetch-bytes-max" => {
+                let parsed = value.parse().ok().filter(|bytes| (1024..=64 << 20).contains(bytes));
+                self.replica_fetch_bytes_max = parsed.ok_or_else(|| refused("bytes from 1024 to 2^26"))?;
+            }
             _ => return Err(ConfigError::Unknown { name: name.to_owned() }),
         }
         Ok(())
@@ -315,7 +336,7 @@ fn peers_text(peers: &[Peer]) -> String {
 }
 
 /// The settings' names, as the command line has them.
-pub const KEYS: [&str; 28] = [
+pub const KEYS: [&str; 31] = [
     "layout",
     "flush",
     "flush-interval-ms",
@@ -334,6 +355,9 @@ pub const KEYS: [&str; 28] = [
     "heartbeat-interval-ms",
     "session-timeout-ms",
     "proposal-timeout-ms",
+    "replica-lag-max-ms",
+    "replica-fetch-wait-ms",
+    "replica-fetch-bytes-max",
     "min-insync-replicas",
     "unclean-election",
     "failover",

@@ -27,7 +27,6 @@ use super::admin::{AdminAnswer, AdminCall, AdminSlot};
 use super::config::KEYS;
 use super::machine::{Core, Effects, RequestId};
 use super::metadata::Topic;
-use super::produce::LEADER_EPOCH;
 use super::settings::TopicSetting;
 use super::types::{NodeId, Now};
 use crate::wire::api::Api;
@@ -216,7 +215,7 @@ impl Core {
             answer
                 .with_error_code(error)
                 .with_leader_id(BrokerId(placement.leader.unwrap_or(-1)))
-                .with_leader_epoch(LEADER_EPOCH.0)
+                .with_leader_epoch(placement.leader_epoch)
                 .with_replica_nodes(ids(&placement.replicas))
                 .with_isr_nodes(ids(&placement.isr))
                 .with_offline_replicas(ids(&offline))

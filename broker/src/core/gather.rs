@@ -95,7 +95,10 @@ impl Core {
 
     /// Takes what a cold read brought to whom it belongs.
     pub(super) fn on_read(&mut self, ticket: Ticket, result: Result<Bytes, io::ErrorKind>, effects: &mut Effects) {
-        let Some(target) = self.reads.remove(&ticket) else { return };
+        let Some(target) = self.reads.remove(&ticket) else {
+            self.on_copy_read(ticket, &result, effects);
+            return;
+        };
         let log = self.logs.get_mut(&target.disk.log);
         // A piece that is gone or corrupt answers as a storage error, which clients retry; the next look is exact.
         let checked = match (log, result) {

@@ -18,6 +18,7 @@ use super::peer::PeerMessage;
 use super::produce::Produces;
 use super::producer_ids::ProducerIds;
 use super::quorum::Quorum;
+use super::replica::Replicas;
 use super::settings::{FlushMode, LogClass};
 use super::types::{LogId, NodeId, Now, Offset, QueueId, Ticket};
 use crate::mutant::Mutant;
@@ -135,6 +136,8 @@ pub(super) enum DeadlineOf {
     Retention,
     Log(LogId),
     Fetch(RequestId),
+    Produce(RequestId),
+    Replicas,
     Raft,
     Heartbeat,
     Proposal(u64),
@@ -155,6 +158,7 @@ pub struct Core {
     pub(super) logs: BTreeMap<LogId, Log>,
     pub(super) produces: Produces,
     pub(super) fetches: Fetches,
+    pub(super) replicas: Replicas,
     pub(super) lookups: Lookups,
     pub(super) admin: Admin,
     /// The metadata log's replication.
@@ -195,6 +199,7 @@ impl Core {
             logs: BTreeMap::new(),
             produces: Produces::default(),
             fetches: Fetches::default(),
+            replicas: Replicas::default(),
             lookups: Lookups::default(),
             admin: Admin::default(),
             quorum,
@@ -301,6 +306,18 @@ impl Core {
         self.deadlines.remove(&(at, DeadlineOf::Fetch(id)));
     }
 
+    pub(super) fn set_replica_deadline(&mut self, at: Duration) {
+        self.deadlines.insert((at, DeadlineOf::Replicas));
+    }
+
+    pub(super) fn set_produce_deadline(&mut self, id: RequestId, at: Duration) {
+        self.deadlines.insert((at, DeadlineOf::Produce(id)));
+    }
+
+    pub(super) fn clear_produce_deadline(&mut self, id: RequestId, at: Duration) {
+        self.deadlines.remove(&(at, DeadlineOf::Produce(id)));
+    }
+
     pub(super) fn forget_log(&mut self, id: LogId) -> Option<Log> {
         if let Some(at) = self.log_deadlines.remove(&id) {
             self.deadlines.remove(&(at, DeadlineOf::Log(id)));
@@ -374,6 +391,7 @@ impl Core {
             let recovered = self.found.remove(&id).unwrap_or_else(|| Recovered::empty(id));
             let log = self.adopt_log(settings, recovered, now);
             self.logs.insert(id, log);
+            self.adopt_replica(id);
         }
         self.remove_orphans(effects);
         let starts: Vec<(QueueId, Offset)> = self.metadata.log_starts().collect();
@@ -455,7 +473,7 @@ impl Core {
         self.on_progress(id, progress, now, effects);
     }
 
-    fn on_progress(&mut self, id: LogId, progress: Progress, now: Now, effects: &mut Effects) {
+    pub(super) fn on_progress(&mut self, id: LogId, progress: Progress, now: Now, effects: &mut Effects) {
         if let Some(halt) = progress.halt {
             effects.halt.get_or_insert(halt);
             return;
@@ -470,13 +488,14 @@ impl Core {
             }
             return;
         }
-        self.confirm_produces(id, progress.counted, effects);
+        self.confirm_produces(id, progress.watermark, progress.counted, effects);
         if progress.went_offline {
             self.refuse_produces(id, kafka_protocol::ResponseError::KafkaStorageError, effects);
         }
         for queue in progress.advanced {
             self.wake_fetches(queue);
         }
+        self.on_replica_progress(id, progress.came_online, now, effects);
     }
 
     fn on_deadline(&mut self, now: Now, effects: &mut Effects) {
@@ -503,6 +522,8 @@ impl Core {
                     self.note_deadline_from(id, now.monotonic + LOG_DEADLINE_PAUSE);
                 }
                 DeadlineOf::Fetch(id) => self.on_fetch_deadline(id, now, effects),
+                DeadlineOf::Produce(id) => self.on_produce_deadline(id, effects),
+                DeadlineOf::Replicas => self.on_replica_tick(now, effects),
                 DeadlineOf::Raft => self.on_raft_deadline(now, effects),
                 DeadlineOf::Heartbeat => self.on_heartbeat_due(now, effects),
                 DeadlineOf::Proposal(tag) => self.on_proposal_deadline(tag, now, effects),
@@ -512,7 +533,7 @@ impl Core {
 
     fn on_connection_closed(&mut self, connection: u64) {
         let range = RequestId { connection, sequence: 0 }..=RequestId { connection, sequence: u64::MAX };
-        self.produces.forget(range.clone());
+        self.forget_produces(range.clone());
         self.admin.forget(range.clone());
         self.lookups.forget(range.clone());
         self.producer_ids.forget(range.clone());

@@ -108,7 +108,11 @@ impl Metadata {
         let before = placement.clone();
         placement.set_isr(ids, class);
         placement.finish_move(Electorate { brokers: &self.brokers, class, mutant: self.mutant });
-        if placement.settle(&before) { Applied::Placements(vec![LogId(log)]) } else { Applied::Placements(Vec::new()) }
+        if !placement.settle(&before) {
+            // Nothing else changed, but proposals that are still under way are refused from now on.
+            placement.partition_epoch += 1;
+        }
+        Applied::Placements(vec![LogId(log)])
     }
 
     pub(super) fn cut_replica(&mut self, log: u64, broker: i32) -> Applied {
