@@ -34,6 +34,17 @@ pub enum Mutant {
     AckJumpsAhead,
     /// R18 (KAFKA-15021): the watermark goes on waiting for a replica whose entry into the in-sync set was refused.
     WatermarkWaitsForIneligible,
+    /// R10 (KAFKA-10706): epochs that were cut with the log's end are not forgotten, so the follower goes on naming an
+    /// epoch that it has no frame of, hears that its log parts from its leader's, and never copies again.
+    EpochsOutliveCut,
+    /// R14 (Ra 2.15.2, rabbitmq-server #13326): what a follower rewrote is still served as it was before, because the
+    /// copy in memory outlives the cut.
+    CacheOutlivesCut,
+    /// S4 (KAFKA-16541, 15046): epochs are kept apart from the log and not synced, so that a restart knows only those of
+    /// sealed segments, and what leader and follower compare is not what they hold.
+    EpochsNotSynced,
+    /// S13 (RocketMQ #8239): consumers read up to the end of the log, not up to the high watermark.
+    ReadsUnconfirmed,
     /// P1 (KAFKA-6003, AutoMQ #437): producers' windows do not follow a log to another replica.
     ProducersNotReplicated,
     /// R16 (nats-server #7545): voters are changed without waiting for the change before to be committed, so that
@@ -46,7 +57,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every mutant, in the order of the published table.
-    pub const ALL: [Mutant; 7] = [
+    pub const ALL: [Mutant; 17] = [
         Mutant::AckBeforeSync,
         Mutant::DirectoryNotSynced,
         Mutant::ChecksumNotVerified,
@@ -54,6 +65,16 @@ impl Mutant {
         Mutant::WindowNotRecovered,
         Mutant::TornTailKept,
         Mutant::UncleanElection,
+        Mutant::TruncateToWatermark,
+        Mutant::EpochNotAnswered,
+        Mutant::FetchNotFenced,
+        Mutant::EpochsOutliveCut,
+        Mutant::AckJumpsAhead,
+        Mutant::CacheOutlivesCut,
+        Mutant::WatermarkWaitsForIneligible,
+        Mutant::EpochsNotSynced,
+        Mutant::ReadsUnconfirmed,
+        Mutant::ProducersNotReplicated,
     ];
 
     /// The mutant's public name: the row of the published table, or its own words.
@@ -73,6 +94,10 @@ impl Mutant {
             Mutant::FetchNotFenced => "R3",
             Mutant::AckJumpsAhead => "R13",
             Mutant::WatermarkWaitsForIneligible => "R18",
+            Mutant::EpochsOutliveCut => "R10",
+            Mutant::CacheOutlivesCut => "R14",
+            Mutant::EpochsNotSynced => "S4",
+            Mutant::ReadsUnconfirmed => "S13",
             Mutant::ProducersNotReplicated => "P1",
             Mutant::HastyVoters => "R16",
             Mutant::UnreadableSnapshotIsNone => "S7",

@@ -15,6 +15,7 @@ const FILES: &[(&str, &str)] = &[
     ("rot.toml", include_str!("../catalogue/rot.toml")),
     ("retention.toml", include_str!("../catalogue/retention.toml")),
     ("points.toml", include_str!("../catalogue/points.toml")),
+    ("replication.toml", include_str!("../catalogue/replication.toml")),
 ];
 
 /// Every built-in scenario, in the order in which seeds take turns.

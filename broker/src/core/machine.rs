@@ -277,6 +277,7 @@ impl Core {
 
     /// Asks for a sync of everything written, whatever the flush settings; for a clean end.
     pub fn sync_all(&mut self, effects: &mut Effects) {
+        self.stop_waiting_for_replicas(effects);
         for log in self.logs.values_mut() {
             log.request_sync(&mut effects.disk);
         }

@@ -1,7 +1,7 @@
 //! Produce, versions 3 to 13: batches are checked, appended, and answered when the log's counted position has passed.
 //! acks=all waits for the high watermark; acks=1 for the leader's own counted position, which under `flush=ack` is durable.
 //! Departures from Kafka: transactional batches are refused; message.timestamp.type is CreateTime only; what waits when
-//! the in-sync set falls below its minimum is answered NOT_ENOUGH_REPLICAS_AFTER_APPEND at once.
+//! the in-sync set falls below its minimum, or when leadership goes, is answered NOT_ENOUGH_REPLICAS_AFTER_APPEND at once.
 //! The leader epoch that a batch carries is overwritten.
 
 use std::collections::BTreeMap;

@@ -111,7 +111,8 @@ const TABLE: &[Meaning] = &[
     refused(35, "UNSUPPORTED_VERSION"),
     refused(TOPIC_ALREADY_EXISTS, "TOPIC_ALREADY_EXISTS"),
     refused(37, "INVALID_PARTITIONS"),
-    refused(38, "INVALID_REPLICATION_FACTOR"),
+    // Brokers of a young cluster may not have registered yet.
+    later(38, "INVALID_REPLICATION_FACTOR"),
     refused(39, "INVALID_REPLICA_ASSIGNMENT"),
     refused(40, "INVALID_CONFIG"),
     elsewhere(41, "NOT_CONTROLLER"),

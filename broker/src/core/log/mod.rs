@@ -456,7 +456,10 @@ impl Log {
     /// Takes over what recovery found, in place of whatever was there; log starts never move back.
     fn load(&mut self, recovered: Recovered, now: Now) {
         assert_eq!(recovered.log, self.id, "a log is recovered from its own files");
-        self.epochs = recovered.epochs;
+        // The defect (KAFKA-10706): epochs of frames that were cut are still known.
+        if self.mutant != Some(Mutant::EpochsOutliveCut) || recovered.epochs.newest() > self.epochs.newest() {
+            self.epochs = recovered.epochs;
+        }
         self.opening += 1;
         self.corrupt_from = recovered.corrupt_from;
         (self.start, self.end) = (recovered.start, recovered.end);
@@ -491,7 +494,10 @@ impl Log {
             }
             self.queues.insert(id, queue);
         }
-        self.cache.clear();
+        // The defect (Ra 2.15.2): what was cut is still served from memory.
+        if self.mutant != Some(Mutant::CacheOutlivesCut) {
+            self.cache.clear();
+        }
         self.dirty.clear();
         (self.dirty_directory, self.sync_again) = (false, false);
         (self.availability, self.rework) = (Availability::Online, None);

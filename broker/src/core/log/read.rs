@@ -30,10 +30,13 @@ impl Log {
         if offset < state.log_start || offset > state.next_offset {
             return Err(out_of_range(offset, state));
         }
+        // The defect (RocketMQ #8239): what is in the index is given out, confirmed or not.
+        let reads_all = self.mutant == Some(Mutant::ReadsUnconfirmed);
+        let readable_below = if reads_all { state.next_offset } else { state.high_watermark };
         for entry in state.entries.since(offset) {
             let size = entry.size as usize;
             let excess = plan.bytes + size > bytes_max && !(at_least_one && plan.bytes == 0);
-            if entry.next_offset() > state.high_watermark || excess {
+            if entry.next_offset() > readable_below || excess {
                 break;
             }
             self.add_piece(queue, &entry, &mut plan.pieces);

@@ -69,6 +69,13 @@ pub(super) struct ColdCopy {
     piece: FramePiece,
 }
 
+impl Leading {
+    /// The log was recovered in the middle of the epoch: a tail that was being cut when the epoch began is gone.
+    pub(super) fn on_log_back(&mut self, log: &Log) {
+        self.epoch_start = self.epoch_start.min(log.end_position());
+    }
+}
+
 impl Core {
     /// Leads a log in an epoch, with what the placement says now.
     pub(super) fn lead(&mut self, id: LogId, epoch: LeaderEpoch, now: Now, effects: &mut Effects) {

@@ -62,7 +62,8 @@ impl Core {
         let led_before = log.leader_epoch();
         log.set_leader_epoch(epoch);
         if led_before.is_some() && led_before != epoch {
-            self.refuse_produces(id, ResponseError::NotLeaderOrFollower, effects);
+            // What was appended may stay, if the next leader has it: that it was refused would be a lie.
+            self.refuse_produces(id, ResponseError::NotEnoughReplicasAfterAppend, effects);
             self.wake_fetches_of(id);
         }
         match (epoch, leader) {
@@ -94,7 +95,10 @@ impl Core {
 
     /// The log has been written to, has been synced, or has come back.
     pub(super) fn on_replica_progress(&mut self, id: LogId, came_online: bool, now: Now, effects: &mut Effects) {
-        if self.replicas.leading.contains_key(&id) {
+        if let Some(leading) = self.replicas.leading.get_mut(&id) {
+            if let (true, Some(log)) = (came_online, self.logs.get(&id)) {
+                leading.on_log_back(log);
+            }
             self.advance_watermark(id, now, effects);
             self.serve_parked(id, now, effects);
         } else if self.replicas.following.contains_key(&id) {
@@ -116,6 +120,14 @@ impl Core {
         self.keep_ticking(now);
     }
 
+    /// The process ends: what waits for other replicas is answered now, as if its time were up.
+    pub(super) fn stop_waiting_for_replicas(&mut self, effects: &mut Effects) {
+        let led: Vec<LogId> = self.replicas.leading.keys().copied().collect();
+        for id in led {
+            self.refuse_confirmations(id, ResponseError::RequestTimedOut, effects);
+        }
+    }
+
     /// Makes a log that was recovered at the start wait for its role.
     pub(super) fn adopt_replica(&mut self, id: LogId) {
         let here = self.config.node_id;
@@ -130,7 +142,7 @@ impl Core {
     pub(super) fn drop_roles(&mut self, id: LogId, effects: &mut Effects) {
         self.replicas.leading.remove(&id);
         self.replicas.following.remove(&id);
-        self.refuse_produces(id, ResponseError::NotLeaderOrFollower, effects);
+        self.refuse_produces(id, ResponseError::NotEnoughReplicasAfterAppend, effects);
         self.wake_fetches_of(id);
     }
 
