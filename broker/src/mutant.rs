@@ -23,6 +23,9 @@ pub enum Mutant {
     UncleanElection,
     /// R7 (KIP-841, KAFKA-13916): a fenced or shutting-down replica is taken back into the in-sync set, and elected.
     FencedReplicaRejoins,
+    /// G2 (KAFKA-16147): when a member of a group is given another assignment, the ownership of queues that it keeps, or
+    /// still has to give up, is lost, and the next member gets them while it has them.
+    OwnershipLostOnReassignment,
 }
 
 impl Mutant {
@@ -48,6 +51,7 @@ impl Mutant {
             Mutant::LastReplicaKeptInSync => "R4",
             Mutant::UncleanElection => "R5",
             Mutant::FencedReplicaRejoins => "R7",
+            Mutant::OwnershipLostOnReassignment => "G2",
         }
     }
 }

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::io;
 
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::MetadataRequest;
+use kafka_protocol::messages::{FindCoordinatorRequest, MetadataRequest};
 
 use super::batch::Batch;
 use super::log::{DiskEffect, Log};
@@ -45,6 +45,8 @@ pub(super) enum AdminAnswer {
     Response(Response),
     /// The topics as they are then.
     Topics(MetadataRequest),
+    /// The coordinators as they are then.
+    Coordinators(FindCoordinatorRequest),
 }
 
 /// Where a change's result goes.
@@ -102,6 +104,7 @@ impl Core {
         let response = match call.answer {
             AdminAnswer::Response(response) => response,
             AdminAnswer::Topics(request) => Response::Metadata(self.topics_response(&call.header, &request)),
+            AdminAnswer::Coordinators(request) => Response::FindCoordinator(self.coordinators_response(&request)),
         };
         effects.replies.push((id, Answer::Response(call.header, Box::new(response))));
     }
@@ -169,10 +172,14 @@ impl Core {
                     if !self.logs.contains_key(&id) {
                         self.logs.insert(id, Log::new(id, settings.clone(), self.mutant));
                         self.on_placement(id, now, effects);
+                        self.follow_coordination(id, now, effects);
                     }
                 }
             }
-            Applied::TopicDeleted { topic } => self.remove_topic(topic, effects),
+            Applied::TopicDeleted { name, topic } => {
+                self.forget_committed(name, now, effects);
+                self.remove_topic(topic, effects);
+            }
             Applied::LogStartMoved { log, queue, offset } => {
                 if let Some(log) = self.logs.get_mut(log) {
                     log.apply_log_start(*queue, *offset);
@@ -184,6 +191,7 @@ impl Core {
                 self.on_brokers_changed(now, effects);
                 for log in logs {
                     self.on_placement(*log, now, effects);
+                    self.follow_coordination(*log, now, effects);
                 }
             }
             Applied::ConfigChanged { logs: _ } | Applied::ClusterNamed | Applied::Refused(_) => {}

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::group::settings::GroupSettings;
 pub use super::raft::message::Peer;
 use super::settings::{FlushMode, Layout, LogClass, SEGMENT_BYTES, TopicSettings, parse_or_never};
 use super::types::NodeId;
@@ -55,6 +56,8 @@ pub struct NodeConfig {
     pub auto_create_topics: bool,
     /// A snapshot of the metadata is written after this many records.
     pub snapshot_records: u64,
+    /// How groups behave.
+    pub group: GroupSettings,
     /// The longest request, in bytes.
     pub frame_bytes_max: usize,
     /// The most connections at a time.
@@ -115,6 +118,7 @@ impl NodeConfig {
             proposal_timeout: Duration::from_secs(30),
             auto_create_topics: true,
             snapshot_records: 10_000,
+            group: GroupSettings::production(),
             frame_bytes_max: 100 << 20,
             connections_max: 4096,
         }
@@ -133,6 +137,7 @@ impl NodeConfig {
         config.heartbeat_interval = Duration::from_millis(100);
         config.session_timeout = Duration::from_millis(600);
         config.proposal_timeout = Duration::from_secs(3);
+        config.group = GroupSettings::tiny();
         config.frame_bytes_max = 1 << 20;
         config.connections_max = 64;
         config
@@ -183,7 +188,7 @@ impl NodeConfig {
             "advertised" => self.advertised.as_ref().map(|at| format!("{}:{}", at.host, at.port))?,
             "listen" => self.listen.to_string(),
             "node-id" => self.node_id.to_string(),
-            _ => return None,
+            _ => return self.group.value(name),
         })
     }
 
@@ -284,7 +289,11 @@ impl NodeConfig {
             "heartbeat-interval-ms" => self.heartbeat_interval = milliseconds().ok_or_else(|| refused(MILLISECONDS))?,
             "session-timeout-ms" => self.session_timeout = milliseconds().ok_or_else(|| refused(MILLISECONDS))?,
             "proposal-timeout-ms" => self.proposal_timeout = milliseconds().ok_or_else(|| refused(MILLISECONDS))?,
-            _ => return Err(ConfigError::Unknown { name: name.to_owned() }),
+            _ => match self.group.set(name, value) {
+                Some(Ok(())) => {}
+                Some(Err(wanted)) => return Err(refused(wanted)),
+                None => return Err(ConfigError::Unknown { name: name.to_owned() }),
+            },
         }
         Ok(())
     }
@@ -310,7 +319,17 @@ fn peers_text(peers: &[Peer]) -> String {
 }
 
 /// The settings' names, as the command line has them.
-pub const KEYS: [&str; 27] = [
+pub const KEYS: [&str; 37] = [
+    "offsets-partitions",
+    "offsets-retention-ms",
+    "offsets-retention-check-ms",
+    "offset-metadata-bytes-max",
+    "group-session-timeout-min-ms",
+    "group-session-timeout-max-ms",
+    "group-initial-rebalance-delay-ms",
+    "group-members-max",
+    "group-consumer-session-timeout-ms",
+    "group-consumer-heartbeat-interval-ms",
     "layout",
     "flush",
     "flush-interval-ms",

@@ -10,6 +10,10 @@ use super::batch;
 use super::config::{Advertised, NodeConfig};
 use super::fetch::Fetches;
 use super::gather::ReadTarget;
+use super::group::coordinator::Call;
+use super::group::requests::{beat_call, join_call};
+use super::group::service::Groups;
+use super::internal::InternalAppends;
 use super::list_offsets::Lookups;
 use super::log::{DiskEffect, DiskEvent, Flush, Halt, Log, LogSettings, Progress, Recovered};
 use super::metadata::{Metadata, MetadataRecord, MetadataUnreadable};
@@ -134,6 +138,7 @@ pub(super) enum DeadlineOf {
     Retention,
     Log(LogId),
     Fetch(RequestId),
+    Groups,
 }
 
 /// The core of a node.
@@ -154,6 +159,8 @@ pub struct Core {
     pub(super) lookups: Lookups,
     pub(super) admin: Admin,
     pub(super) producer_ids: ProducerIds,
+    pub(super) groups: Groups,
+    pub(super) internal: InternalAppends,
     /// Cold reads under way.
     pub(super) reads: BTreeMap<Ticket, ReadTarget>,
     ticket_next: u64,
@@ -192,6 +199,8 @@ impl Core {
             lookups: Lookups::default(),
             admin: Admin::default(),
             producer_ids: ProducerIds::default(),
+            groups: Groups::default(),
+            internal: InternalAppends::default(),
             reads: BTreeMap::new(),
             ticket_next: 0,
             dirty: BTreeSet::new(),
@@ -213,7 +222,7 @@ impl Core {
     pub fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
         match event {
             Event::Request { id, header, request } => self.on_request(id, header, *request, now, effects),
-            Event::Disk(DiskEvent::Read { ticket, result }) => self.on_read(ticket, result, effects),
+            Event::Disk(DiskEvent::Read { ticket, result }) => self.on_read(ticket, result, now, effects),
             Event::Disk(DiskEvent::SnapshotWritten { name: _, result }) => self.on_snapshot(result, now, effects),
             Event::Disk(event) => self.on_log_event(event, now, effects),
             Event::Peer { from, message: PeerMessage::Log(message) } => {
@@ -255,7 +264,7 @@ impl Core {
 
     /// Whether nothing that was asked of the core is still owed (syncs that nobody waits for aside).
     pub fn is_idle(&self) -> bool {
-        self.produces.is_empty() && self.admin.is_empty()
+        self.produces.is_empty() && self.admin.is_empty() && self.groups.is_empty()
     }
 
     /// Asks for a sync of everything written, whatever the flush settings; for a clean end.
@@ -280,6 +289,15 @@ impl Core {
 
     pub(super) fn clear_fetch_deadline(&mut self, id: RequestId, at: Duration) {
         self.deadlines.remove(&(at, DeadlineOf::Fetch(id)));
+    }
+
+    pub(super) fn move_group_deadline(&mut self, from: Option<Duration>, to: Option<Duration>) {
+        if let Some(at) = from {
+            self.deadlines.remove(&(at, DeadlineOf::Groups));
+        }
+        if let Some(at) = to {
+            self.deadlines.insert((at, DeadlineOf::Groups));
+        }
     }
 
     pub(super) fn forget_log(&mut self, id: LogId) -> Option<Log> {
@@ -382,7 +400,31 @@ impl Core {
             Request::CreatePartitions(request) => return self.create_partitions(id, header, request, now, effects),
             Request::DeleteRecords(request) => return self.delete_records(id, header, request, now, effects),
             Request::InitProducerId(request) => return self.init_producer_id(id, header, request, now, effects),
-            Request::FindCoordinator(request) => Response::FindCoordinator(self.find_coordinator(request)),
+            Request::FindCoordinator(request) => return self.find_coordinator(id, header, request, now, effects),
+            Request::JoinGroup { client_id, request } => {
+                match join_call(header.version, &client_id, request, &self.config.group) {
+                    Ok(call) => return self.call_group(id, header, call, now, effects),
+                    Err(refused) => refused.into_response(),
+                }
+            }
+            Request::ConsumerGroupHeartbeat { client_id, request } => {
+                match beat_call(header.version, &client_id, request) {
+                    Ok(call) => return self.call_group(id, header, call, now, effects),
+                    Err(refused) => refused.into_response(),
+                }
+            }
+            Request::ConsumerGroupDescribe(request) => self.describe_consumer_groups(&request),
+            Request::SyncGroup(request) => return self.call_group(id, header, Call::Sync(request), now, effects),
+            Request::Heartbeat(request) => return self.call_group(id, header, Call::Heartbeat(request), now, effects),
+            Request::LeaveGroup(request) => return self.call_group(id, header, Call::Leave(request), now, effects),
+            Request::OffsetCommit(request) => return self.call_group(id, header, Call::Commit(request), now, effects),
+            Request::OffsetDelete(request) => {
+                return self.call_group(id, header, Call::DeleteOffsets(request), now, effects);
+            }
+            Request::DeleteGroups(request) => return self.delete_groups(id, header, request, now, effects),
+            Request::OffsetFetch(request) => self.fetch_offsets(&header, request),
+            Request::ListGroups(request) => self.list_groups(&request),
+            Request::DescribeGroups(request) => self.describe_groups(&header, &request),
             Request::ApiVersions(_) => Response::ApiVersions(self.api_versions(true)),
             Request::ApiVersionsUnknown => Response::ApiVersions(self.api_versions(false)),
             Request::OffsetForLeaderEpoch(request) => {
@@ -416,8 +458,13 @@ impl Core {
             return;
         }
         self.confirm_produces(id, progress.counted, effects);
+        self.confirm_internal(id, progress.counted, now, effects);
+        if let Some(partition) = self.groups.partition_of_log(id) {
+            self.continue_load(partition, now, effects);
+        }
         if progress.went_offline {
             self.refuse_produces(id, kafka_protocol::ResponseError::KafkaStorageError, effects);
+            self.refuse_internal(id, kafka_protocol::ResponseError::CoordinatorNotAvailable, now, effects);
         }
         for queue in progress.advanced {
             self.wake_fetches(queue);
@@ -448,6 +495,7 @@ impl Core {
                     self.note_deadline_from(id, now.monotonic + LOG_DEADLINE_PAUSE);
                 }
                 DeadlineOf::Fetch(id) => self.on_fetch_deadline(id, now, effects),
+                DeadlineOf::Groups => self.on_group_deadline(now, effects),
             }
         }
     }
@@ -458,6 +506,7 @@ impl Core {
         self.admin.forget(range.clone());
         self.lookups.forget(range.clone());
         self.producer_ids.forget(range.clone());
+        self.groups.forget(range.clone());
         for id in self.fetches.ids(range) {
             self.forget_fetch(id);
         }
