@@ -122,7 +122,7 @@ impl Raft {
         for progress in leadership.progress.values_mut().filter(|progress| progress.snapshot_at.is_some()) {
             progress.snapshot_at = Some(0);
         }
-        self.send_to_all(now, output);
+        self.send(now, true, None, output);
     }
 
     /// The snapshot that was handed out could not be made durable; the leader sends it again.

@@ -86,7 +86,7 @@ impl Player {
                 self.act(number(id), Raft::on_deadline);
             }
             ["time", ms] => self.now += Duration::from_millis(ms.parse().unwrap()),
-            ["tick", id] => self.act(number(id), Raft::on_deadline),
+            ["tick", id] => drop(self.act(number(id), Raft::on_deadline)),
             ["sync", ids @ ..] => ids.iter().for_each(|id| self.sync(number(id))),
             ["deliver", from, to] => self.deliver(|a, b| (a, b) == (number(from), number(to))),
             ["drop", from, to] => self.network.retain(|(a, b, _)| (a.0, b.0) != (number(from), number(to))),
