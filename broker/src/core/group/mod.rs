@@ -29,6 +29,8 @@ mod rig;
 pub(super) mod service;
 pub mod settings;
 mod subscription;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod turn;
 

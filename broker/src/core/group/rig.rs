@@ -10,7 +10,7 @@ use kafka_protocol::messages::{GroupId, OffsetCommitRequest, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
 use super::answer::GroupAnswer;
-use super::coordinator::{Call, Coordinator};
+use super::coordinator::{Call, Coordinator, Group};
 use super::offsets::FetchOffsets;
 use super::record::GroupRecord;
 use super::settings::GroupSettings;
@@ -146,6 +146,14 @@ impl Rig {
     /// How many appends are not confirmed.
     pub(super) fn unconfirmed(&self) -> usize {
         self.log.len() - self.confirmed
+    }
+
+    /// The generation of the group where it is of the classic protocol.
+    pub(super) fn generation(&self) -> i32 {
+        match self.coordinator.groups.get(GROUP) {
+            Some(Group::Classic(group)) => group.generation,
+            Some(Group::Consumer(_)) | None => 0,
+        }
     }
 
     /// The committed offset of a partition of `orders`; -1 is none.
