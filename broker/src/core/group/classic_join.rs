@@ -194,8 +194,9 @@ impl ClassicGroup {
             syncing: None,
         };
         self.members.insert(id, member);
+        let joins_others = self.state == ClassicState::PreparingRebalance;
         self.rebalance(turn);
-        self.has_newcomer = true;
+        self.has_newcomer |= joins_others;
     }
 
     fn update_member(&mut self, caller: Caller, id: &str, join: Join, turn: &mut Turn<'_>) {

@@ -272,7 +272,7 @@ impl ConsumerGroup {
         let timer = self.revoke_timer(id);
         if next.state != MemberState::UnrevokedPartitions {
             turn.timers.clear(timer);
-        } else if !turn.timers.is_set(&timer) {
+        } else if next.revoking != member.current.revoking {
             turn.set_timer(timer, member.rebalance_timeout());
         }
     }

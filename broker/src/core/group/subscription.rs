@@ -1,13 +1,12 @@
 //! What members of the new protocol subscribe to, against the topics that there are.
-//! Patterns are those of the `regex` crate, which like Kafka's are RE2's; a pattern must match a whole name, and the
-//! internal topic is matched by none.
+//! Patterns are those of the `regex` crate, which like Kafka's are RE2's; a pattern must match a whole name; internal
+//! topics are matched too, as Kafka's broker does.
 
 use std::collections::BTreeMap;
 
 use kafka_protocol::ResponseError;
 use regex::Regex;
 
-use super::OFFSETS_TOPIC;
 use super::record::{MemberValue, TopicId};
 use crate::core::metadata::Metadata;
 
@@ -33,10 +32,8 @@ pub(super) fn topics(metadata: &Metadata) -> Topics<'_> {
 /// The topics that a member wants and that exist.
 pub(super) fn resolve<'a>(member: &MemberValue, topics: &Topics<'a>) -> Vec<(&'a str, TopicSeen)> {
     let pattern = member.regex.as_deref().and_then(|text| compile(text).ok());
-    let wants = |name: &str| {
-        member.topics.contains(name)
-            || (name != OFFSETS_TOPIC && pattern.as_ref().is_some_and(|pattern| pattern.is_match(name)))
-    };
+    let wants =
+        |name: &str| member.topics.contains(name) || pattern.as_ref().is_some_and(|pattern| pattern.is_match(name));
     if pattern.is_none() {
         let named = member.topics.iter().filter_map(|name| topics.get_key_value(name.as_str()));
         return named.map(|(name, topic)| (*name, *topic)).collect();

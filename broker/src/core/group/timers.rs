@@ -41,10 +41,6 @@ impl Timers {
         }
     }
 
-    pub(super) fn is_set(&self, timer: &Timer) -> bool {
-        self.at.contains_key(timer)
-    }
-
     pub(super) fn next(&self) -> Option<Duration> {
         self.order.first().map(|(at, _)| *at)
     }
