@@ -91,7 +91,7 @@ impl<D: Dial, T: Timer> Cluster<D, T> {
         let asked = CreatableTopic::default()
             .with_name(topic_name(&topic.name))
             .with_num_partitions(topic.partitions)
-            .with_replication_factor(1)
+            .with_replication_factor(-1)
             .with_configs(config.collect());
         let timeout = deadline.saturating_sub(self.timer().monotonic());
         let request =
