@@ -23,6 +23,9 @@ pub enum Mutant {
     UncleanElection,
     /// R7 (KIP-841, KAFKA-13916): a fenced or shutting-down replica is taken back into the in-sync set, and elected.
     FencedReplicaRejoins,
+    /// G2 (KAFKA-16147): when a member of a group is given another assignment, the ownership of queues that it keeps, or
+    /// still has to give up, is lost, and the next member gets them while it has them.
+    OwnershipLostOnReassignment,
     /// R1 (KIP-101, KAFKA-1211): a new follower truncates to its own watermark, which lags behind what was confirmed.
     TruncateToWatermark,
     /// R2 (KIP-279, KAFKA-6361): where an epoch ends is answered without saying which epoch was meant, so logs that part
@@ -89,6 +92,7 @@ impl Mutant {
             Mutant::LastReplicaKeptInSync => "R4",
             Mutant::UncleanElection => "R5",
             Mutant::FencedReplicaRejoins => "R7",
+            Mutant::OwnershipLostOnReassignment => "G2",
             Mutant::TruncateToWatermark => "R1",
             Mutant::EpochNotAnswered => "R2",
             Mutant::FetchNotFenced => "R3",

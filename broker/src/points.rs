@@ -73,6 +73,13 @@ pub const BROKER_FENCED: &str = "broker-fenced";
 /// A snapshot of the metadata came from the leader.
 pub const SNAPSHOT_INSTALLED: &str = "snapshot-installed";
 
+/// A group of consumers began a new generation.
+pub const GROUP_REBALANCED: &str = "group-rebalanced";
+/// A coordinator of groups began to be loaded from its log.
+pub const COORDINATOR_LOADED: &str = "coordinator-loaded";
+/// Committed offsets expired; the count is that of offsets.
+pub const OFFSETS_EXPIRED: &str = "offsets-expired";
+
 /// Every point.
 pub const POINTS: &[&str] = &[
     APPEND_WRITTEN,
@@ -111,6 +118,9 @@ pub const EVENTS: &[&str] = &[
     PRODUCERS_RECOVERED,
     DUPLICATE_REFUSED,
     RETENTION_CHECK,
+    GROUP_REBALANCED,
+    COORDINATOR_LOADED,
+    OFFSETS_EXPIRED,
     CONTROLLER_ELECTED,
     BROKER_FENCED,
     SNAPSHOT_INSTALLED,

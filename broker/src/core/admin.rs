@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::MetadataRequest;
+use kafka_protocol::messages::{FindCoordinatorRequest, MetadataRequest};
 
 use super::log::Log;
 use super::machine::{Answer, Core, DeadlineOf, Effects, RequestId};
@@ -47,6 +47,8 @@ pub(super) enum AdminAnswer {
     Response(Response),
     /// The topics as they are then.
     Topics(MetadataRequest),
+    /// The coordinators as they are then.
+    Coordinators(FindCoordinatorRequest),
 }
 
 /// Where a change's result goes.
@@ -179,6 +181,7 @@ impl Core {
         let response = match call.answer {
             AdminAnswer::Response(response) => response,
             AdminAnswer::Topics(request) => Response::Metadata(self.topics_response(&call.header, &request)),
+            AdminAnswer::Coordinators(request) => Response::FindCoordinator(self.coordinators_response(&request)),
         };
         effects.replies.push((id, Answer::Response(call.header, Box::new(response))));
     }
@@ -194,7 +197,10 @@ impl Core {
                     self.add_log(id, siblings, now, effects);
                 }
             }
-            Applied::TopicDeleted { topic } => self.remove_topic(topic, effects),
+            Applied::TopicDeleted { name, topic } => {
+                self.forget_committed(name, now, effects);
+                self.remove_topic(topic, effects);
+            }
             Applied::LogStartMoved { log, queue, offset } => {
                 if let Some(log) = self.logs.get_mut(log) {
                     log.apply_log_start(*queue, *offset);
@@ -265,6 +271,7 @@ impl Core {
         for (name, topic) in before.topics() {
             let is_kept = self.metadata.topic(name).is_some_and(|t| self.metadata.id_of(t) == before.id_of(topic));
             if !is_kept {
+                self.forget_committed(name, now, effects);
                 self.remove_topic(topic, effects);
             }
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::group::settings::GroupSettings;
 pub use super::raft::message::Peer;
 use super::settings::{FlushMode, Layout, LogClass, SEGMENT_BYTES, TopicSettings, parse_or_never};
 use super::types::NodeId;
@@ -63,6 +64,8 @@ pub struct NodeConfig {
     pub auto_create_topics: bool,
     /// A snapshot of the metadata is written after this many records.
     pub snapshot_records: u64,
+    /// How groups behave.
+    pub group: GroupSettings,
     /// The longest request, in bytes.
     pub frame_bytes_max: usize,
     /// The most connections at a time.
@@ -133,6 +136,7 @@ impl NodeConfig {
             replica_fetch_bytes_max: 4 << 20,
             auto_create_topics: true,
             snapshot_records: 10_000,
+            group: GroupSettings::production(),
             frame_bytes_max: 100 << 20,
             connections_max: 4096,
             inflight_bytes_max: 128 << 20,
@@ -157,6 +161,7 @@ impl NodeConfig {
         config.replica_fetch_wait = Duration::from_millis(200);
         config.replica_fetch_bytes_max = 8 << 10;
         config.proposal_timeout = Duration::from_secs(3);
+        config.group = GroupSettings::tiny();
         config.frame_bytes_max = 1 << 20;
         config.connections_max = 64;
         config.inflight_bytes_max = 1 << 20;
@@ -215,7 +220,7 @@ impl NodeConfig {
             "advertised" => self.advertised.as_ref().map(|at| format!("{}:{}", at.host, at.port))?,
             "listen" => self.listen.to_string(),
             "node-id" => self.node_id.to_string(),
-            _ => return None,
+            _ => return self.group.value(name),
         })
     }
 
@@ -370,7 +375,11 @@ impl NodeConfig {
                 let parsed = value.parse().ok().filter(|bytes| (1024..=64 << 20).contains(bytes));
                 self.replica_fetch_bytes_max = parsed.ok_or_else(|| refused("bytes from 1024 to 2^26"))?;
             }
-            _ => return Err(ConfigError::Unknown { name: name.to_owned() }),
+            _ => match self.group.set(name, value) {
+                Some(Ok(())) => {}
+                Some(Err(wanted)) => return Err(refused(wanted)),
+                None => return Err(ConfigError::Unknown { name: name.to_owned() }),
+            },
         }
         Ok(())
     }
@@ -396,7 +405,17 @@ fn peers_text(peers: &[Peer]) -> String {
 }
 
 /// The settings' names, as the command line has them.
-pub const KEYS: [&str; 34] = [
+pub const KEYS: [&str; 44] = [
+    "offsets-partitions",
+    "offsets-retention-ms",
+    "offsets-retention-check-ms",
+    "offset-metadata-bytes-max",
+    "group-session-timeout-min-ms",
+    "group-session-timeout-max-ms",
+    "group-initial-rebalance-delay-ms",
+    "group-members-max",
+    "group-consumer-session-timeout-ms",
+    "group-consumer-heartbeat-interval-ms",
     "layout",
     "flush",
     "flush-interval-ms",

@@ -8,7 +8,7 @@ use kafka_protocol::ResponseError;
 
 use super::log::{DiskEffect, DiskPiece, ReadPiece};
 use super::machine::{Core, Effects, RequestId};
-use super::types::Ticket;
+use super::types::{Now, Ticket};
 
 /// Who wants a cold read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub(super) struct ReadTarget {
 pub(super) enum ReadOwner {
     Fetch,
     ListOffsets,
+    /// A group coordinator that is being loaded.
+    GroupLoad,
 }
 
 /// The pieces of one partition's read, in order.
@@ -109,7 +111,13 @@ impl Core {
     }
 
     /// Takes what a cold read brought to whom it belongs.
-    pub(super) fn on_read(&mut self, ticket: Ticket, result: Result<Bytes, io::ErrorKind>, effects: &mut Effects) {
+    pub(super) fn on_read(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Bytes, io::ErrorKind>,
+        now: Now,
+        effects: &mut Effects,
+    ) {
         let Some(target) = self.reads.remove(&ticket) else {
             self.on_copy_read(ticket, &result, effects);
             return;
@@ -123,6 +131,7 @@ impl Core {
         let gather = match target.owner {
             ReadOwner::Fetch => self.fetches.gather_of(target.id, target.slot),
             ReadOwner::ListOffsets => self.lookups.gather_of(target.id, target.slot),
+            ReadOwner::GroupLoad => self.groups.gather_of(target.id, target.slot),
         };
         // The connection may have closed meanwhile.
         let Some(gather) = gather else { return };
@@ -131,6 +140,7 @@ impl Core {
             match target.owner {
                 ReadOwner::Fetch => self.on_fetch_gathered(target.id, effects),
                 ReadOwner::ListOffsets => self.on_lookup_gathered(target.id, target.slot, effects),
+                ReadOwner::GroupLoad => self.on_load_gathered(target.id, now, effects),
             }
         }
     }

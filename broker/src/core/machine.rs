@@ -11,6 +11,10 @@ use super::config::{Advertised, NodeConfig};
 use super::control::Control;
 use super::fetch::Fetches;
 use super::gather::ReadTarget;
+use super::group::coordinator::Call;
+use super::group::requests::{beat_call, join_call};
+use super::group::service::Groups;
+use super::internal::InternalAppends;
 use super::list_offsets::Lookups;
 use super::log::{DiskEffect, DiskEvent, Flush, Halt, Log, LogSettings, Progress, Recovered};
 use super::metadata::{Metadata, MetadataUnreadable};
@@ -136,6 +140,7 @@ pub(super) enum DeadlineOf {
     Retention,
     Log(LogId),
     Fetch(RequestId),
+    Groups,
     Produce(RequestId),
     Replicas,
     Raft,
@@ -167,6 +172,8 @@ pub struct Core {
     /// Logs that the data folder holds and the state does not list yet.
     pub(super) found: BTreeMap<LogId, Recovered>,
     pub(super) producer_ids: ProducerIds,
+    pub(super) groups: Groups,
+    pub(super) internal: InternalAppends,
     /// Cold reads under way.
     pub(super) reads: BTreeMap<Ticket, ReadTarget>,
     ticket_next: u64,
@@ -207,6 +214,8 @@ impl Core {
             control: Control::default(),
             found: BTreeMap::new(),
             producer_ids: ProducerIds::default(),
+            groups: Groups::default(),
+            internal: InternalAppends::default(),
             reads: BTreeMap::new(),
             ticket_next: 0,
             dirty: BTreeSet::new(),
@@ -225,7 +234,7 @@ impl Core {
     pub fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
         match event {
             Event::Request { id, header, request } => self.on_request(id, header, *request, now, effects),
-            Event::Disk(DiskEvent::Read { ticket, result }) => self.on_read(ticket, result, effects),
+            Event::Disk(DiskEvent::Read { ticket, result }) => self.on_read(ticket, result, now, effects),
             Event::Disk(DiskEvent::SnapshotWritten { name, result }) => self.on_snapshot(&name, result, now, effects),
             Event::Disk(event) => self.on_log_event(event, now, effects),
             Event::Peer { from, message: PeerMessage::Log(message) } => {
@@ -272,7 +281,11 @@ impl Core {
 
     /// Whether nothing that was asked of the core is still owed (syncs that nobody waits for aside).
     pub fn is_idle(&self) -> bool {
-        self.produces.is_empty() && self.admin.is_empty() && self.quorum.is_idle() && self.may_shut_down()
+        self.produces.is_empty()
+            && self.admin.is_empty()
+            && self.groups.is_empty()
+            && self.quorum.is_idle()
+            && self.may_shut_down()
     }
 
     /// Asks for a sync of everything written, whatever the flush settings; for a clean end.
@@ -306,6 +319,15 @@ impl Core {
 
     pub(super) fn clear_fetch_deadline(&mut self, id: RequestId, at: Duration) {
         self.deadlines.remove(&(at, DeadlineOf::Fetch(id)));
+    }
+
+    pub(super) fn move_group_deadline(&mut self, from: Option<Duration>, to: Option<Duration>) {
+        if let Some(at) = from {
+            self.deadlines.remove(&(at, DeadlineOf::Groups));
+        }
+        if let Some(at) = to {
+            self.deadlines.insert((at, DeadlineOf::Groups));
+        }
     }
 
     pub(super) fn set_replica_deadline(&mut self, at: Duration) {
@@ -442,6 +464,31 @@ impl Core {
             Request::CreatePartitions(request) => return self.create_partitions(id, header, request, now, effects),
             Request::DeleteRecords(request) => return self.delete_records(id, header, request, now, effects),
             Request::InitProducerId(request) => return self.init_producer_id(id, header, request, now, effects),
+            Request::FindCoordinator(request) => return self.find_coordinator(id, header, request, now, effects),
+            Request::JoinGroup { client_id, request } => {
+                match join_call(header.version, &client_id, request, &self.config.group) {
+                    Ok(call) => return self.call_group(id, header, call, now, effects),
+                    Err(refused) => refused.into_response(),
+                }
+            }
+            Request::ConsumerGroupHeartbeat { client_id, request } => {
+                match beat_call(header.version, &client_id, request) {
+                    Ok(call) => return self.call_group(id, header, call, now, effects),
+                    Err(refused) => refused.into_response(),
+                }
+            }
+            Request::ConsumerGroupDescribe(request) => self.describe_consumer_groups(&request),
+            Request::SyncGroup(request) => return self.call_group(id, header, Call::Sync(request), now, effects),
+            Request::Heartbeat(request) => return self.call_group(id, header, Call::Heartbeat(request), now, effects),
+            Request::LeaveGroup(request) => return self.call_group(id, header, Call::Leave(request), now, effects),
+            Request::OffsetCommit(request) => return self.call_group(id, header, Call::Commit(request), now, effects),
+            Request::OffsetDelete(request) => {
+                return self.call_group(id, header, Call::DeleteOffsets(request), now, effects);
+            }
+            Request::DeleteGroups(request) => return self.delete_groups(id, header, request, now, effects),
+            Request::OffsetFetch(request) => self.fetch_offsets(&header, request),
+            Request::ListGroups(request) => self.list_groups(&request),
+            Request::DescribeGroups(request) => self.describe_groups(&header, &request),
             Request::AlterConfigs(request) => return self.alter_configs(id, header, request, now, effects),
             Request::IncrementalAlterConfigs(request) => {
                 return self.incremental_alter_configs(id, header, request, now, effects);
@@ -454,7 +501,6 @@ impl Core {
             Request::ListPartitionReassignments(request) => {
                 Response::ListPartitionReassignments(self.list_reassignments(&request))
             }
-            Request::FindCoordinator(request) => Response::FindCoordinator(self.find_coordinator(request)),
             Request::ApiVersions(_) => Response::ApiVersions(self.api_versions(true)),
             Request::ApiVersionsUnknown => Response::ApiVersions(self.api_versions(false)),
             Request::OffsetForLeaderEpoch(request) => {
@@ -491,8 +537,13 @@ impl Core {
             return;
         }
         self.confirm_produces(id, progress.watermark, progress.counted, effects);
+        self.confirm_internal(id, progress.watermark, now, effects);
+        if let Some(partition) = self.groups.partition_of_log(id) {
+            self.continue_load(partition, now, effects);
+        }
         if progress.went_offline {
             self.refuse_produces(id, kafka_protocol::ResponseError::KafkaStorageError, effects);
+            self.refuse_internal(id, kafka_protocol::ResponseError::CoordinatorNotAvailable, now, effects);
         }
         for queue in progress.advanced {
             self.wake_fetches(queue);
@@ -524,6 +575,7 @@ impl Core {
                     self.note_deadline_from(id, now.monotonic + LOG_DEADLINE_PAUSE);
                 }
                 DeadlineOf::Fetch(id) => self.on_fetch_deadline(id, now, effects),
+                DeadlineOf::Groups => self.on_group_deadline(now, effects),
                 DeadlineOf::Produce(id) => self.on_produce_deadline(id, effects),
                 DeadlineOf::Replicas => self.on_replica_tick(now, effects),
                 DeadlineOf::Raft => self.on_raft_deadline(now, effects),
@@ -539,6 +591,7 @@ impl Core {
         self.admin.forget(range.clone());
         self.lookups.forget(range.clone());
         self.producer_ids.forget(range.clone());
+        self.groups.forget(range.clone());
         for id in self.fetches.ids(range) {
             self.forget_fetch(id);
         }

@@ -210,6 +210,8 @@ pub enum Applied {
     },
     /// A topic is gone.
     TopicDeleted {
+        /// Its name.
+        name: String,
         /// What it was.
         topic: Box<Topic>,
     },
@@ -587,7 +589,7 @@ impl Metadata {
                 self.placements.remove(&partition.log);
             }
         }
-        Applied::TopicDeleted { topic: Box::new(topic) }
+        Applied::TopicDeleted { name: name.to_owned(), topic: Box::new(topic) }
     }
 
     /// Gives new queues their ids, logs and replicas.

@@ -16,6 +16,7 @@ use kafka_protocol::messages::produce_response::{PartitionProduceResponse, Topic
 use kafka_protocol::protocol::StrBytes;
 
 use super::batch::Batch;
+use super::group::OFFSETS_TOPIC;
 use super::log::{AppendError, Replication};
 use super::machine::{Answer, Core, Effects, RequestId};
 use super::metadata::{Partition, Topic};
@@ -250,6 +251,9 @@ impl Core {
 
     fn place(&self, name: &str, index: i32) -> Result<Place, Refused> {
         let unknown = || Refused { error: ResponseError::UnknownTopicOrPartition, message: None };
+        if name == OFFSETS_TOPIC {
+            return Err(Refused::because(ResponseError::InvalidTopicException, "the topic is the broker's own"));
+        }
         let topic = self.metadata.topic(name).ok_or_else(unknown)?;
         Place::of(topic, index).ok_or_else(unknown)
     }

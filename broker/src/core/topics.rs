@@ -248,7 +248,19 @@ impl Core {
             | Response::OffsetForLeaderEpoch(_)
             | Response::DescribeConfigs(_)
             | Response::ListPartitionReassignments(_)
-            | Response::DescribeCluster(_) => unreachable!("no other call waits for a change with a slot"),
+            | Response::DescribeCluster(_)
+            | Response::JoinGroup(_)
+            | Response::ConsumerGroupHeartbeat(_)
+            | Response::ConsumerGroupDescribe(_)
+            | Response::SyncGroup(_)
+            | Response::Heartbeat(_)
+            | Response::LeaveGroup(_)
+            | Response::OffsetCommit(_)
+            | Response::OffsetFetch(_)
+            | Response::OffsetDelete(_)
+            | Response::ListGroups(_)
+            | Response::DescribeGroups(_)
+            | Response::DeleteGroups(_) => unreachable!("no other call waits for a change with a slot"),
         }
     }
 

@@ -6,6 +6,9 @@
 pub mod api;
 pub mod fetch;
 pub mod frame;
+mod group_shape;
+#[cfg(test)]
+mod group_tests;
 pub mod output;
 pub mod request;
 pub mod response;

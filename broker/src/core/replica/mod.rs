@@ -45,6 +45,11 @@ impl Core {
 
     /// A log's placement changed, or the log is new.
     pub(super) fn on_placement(&mut self, id: LogId, now: Now, effects: &mut Effects) {
+        self.take_role(id, now, effects);
+        self.follow_coordination(id, now, effects);
+    }
+
+    fn take_role(&mut self, id: LogId, now: Now, effects: &mut Effects) {
         let here = self.config.node_id;
         let epoch = self.leader_epoch(id);
         let Some(placement) = self.metadata.placement(id) else { return self.drop_roles(id, effects) };
