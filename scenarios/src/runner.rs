@@ -14,6 +14,7 @@ use mqassay_broker::node;
 use mqassay_harness::artifact::folder::{self, KeptRun};
 use mqassay_harness::artifact::{ArtifactError, PointFaults, Proof, RunLine, RunRecord};
 use mqassay_harness::check::{self, Context as JudgeContext, Verdict};
+use mqassay_harness::driver::mutant::ClientMutant;
 use mqassay_harness::driver::{self, Events};
 use mqassay_harness::history::{ClientId, Header, History, Operation, SCHEMA_VERSION};
 use mqassay_harness::plan::Plan;
@@ -134,6 +135,10 @@ pub fn run_plan(plan: &Plan, record: Record) -> Result<Run, RunError> {
     let world_error = |source| RunError::World { scenario: plan.scenario.clone(), seed: plan.seed, source };
     let config = node_config(plan)?;
     let mutant = plan.mutant.as_deref().map(mutant_named).transpose()?;
+    if let Some(name) = plan.client_mutant.as_ref().filter(|name| ClientMutant::named(name).is_none()) {
+        let known = ClientMutant::ALL.map(ClientMutant::name).join(", ");
+        return Err(RunError::NoSuchMutant { name: name.clone(), known });
+    }
     let mut world = World::new(plan).map_err(world_error)?;
     let sightings = Sightings::default();
     for node in 0..plan.world.nodes {
@@ -303,6 +308,7 @@ fn context(stage: &Stage, client: &SimClient, switch: &PhaseSwitch) -> Context<C
         recorder: stage.recorder(client),
         phase: switch.phase(),
         events,
+        client_mutant: stage.plan.client_mutant.as_deref().and_then(ClientMutant::named),
     }
 }
 

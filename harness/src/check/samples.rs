@@ -129,7 +129,7 @@ impl Sample {
     /// A fault of the class strikes.
     pub(super) fn fault(mut self, class: &str) -> Sample {
         self.now_us += 1_000;
-        self.history.marks.push(Mark::Fault { at_us: self.now_us, class: class.to_owned(), fault: 0 });
+        self.history.marks.push(Mark::Fault { at_us: self.now_us, class: class.to_owned(), fault: 0, nodes: vec![0] });
         self
     }
 

@@ -34,6 +34,8 @@ pub struct NewTopic {
     pub name: String,
     /// Number of partitions.
     pub partitions: i32,
+    /// Copies of each partition.
+    pub replication: i16,
     /// Its settings.
     pub config: BTreeMap<String, String>,
 }
@@ -81,7 +83,7 @@ impl<D: Dial, T: Timer> Cluster<D, T> {
         Ok(found.low_watermark)
     }
 
-    /// One CreateTopics of one topic, one replica each partition.
+    /// One CreateTopics of one topic.
     pub async fn create_topic(&self, topic: &NewTopic, deadline: Duration) -> Result<(), CallError> {
         let config = topic.config.iter().map(|(name, value)| {
             CreatableTopicConfig::default()
@@ -91,7 +93,7 @@ impl<D: Dial, T: Timer> Cluster<D, T> {
         let asked = CreatableTopic::default()
             .with_name(topic_name(&topic.name))
             .with_num_partitions(topic.partitions)
-            .with_replication_factor(1)
+            .with_replication_factor(topic.replication)
             .with_configs(config.collect());
         let timeout = deadline.saturating_sub(self.timer().monotonic());
         let request =

@@ -79,6 +79,11 @@ impl<D: Dial, T: Timer> Consumer<D, T> {
         self.positions.insert(partition.clone(), Some(offset));
     }
 
+    /// Reads a partition no more.
+    pub fn unassign(&mut self, partition: &TopicPartition) {
+        self.positions.remove(partition);
+    }
+
     /// Fetches every assigned partition once, one request per leader.
     pub async fn poll(&mut self, max_wait: Duration, min_bytes: u32) -> Polled {
         let mut polled = Polled::default();

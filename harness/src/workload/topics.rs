@@ -39,7 +39,12 @@ async fn create<D: Dial, T: Timer>(
     topic: &Topic,
     deadline: Duration,
 ) -> Result<(), String> {
-    let new = NewTopic { name: topic.name.clone(), partitions: topic.queues as i32, config: topic.config.clone() };
+    let new = NewTopic {
+        name: topic.name.clone(),
+        partitions: topic.queues as i32,
+        replication: topic.replication as i16,
+        config: topic.config.clone(),
+    };
     let what = format!("CreateTopics of {}", topic.name);
     let invocation = context.recorder.invoke(context.client, context.now_us(), what);
     let (result, attempts) = cluster
