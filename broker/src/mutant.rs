@@ -16,6 +16,16 @@ pub enum Mutant {
     WindowNotRecovered,
     /// Recovery keeps a torn tail: it stops at bad bytes but appends behind them, without cutting.
     TornTailKept,
+    /// R4 (KIP-966): the last in-sync replica stays in sync, and leads again, after an unclean restart that cost it
+    /// records which others still have.
+    LastReplicaKeptInSync,
+    /// R5: a replica that is not in sync is elected although the topic does not allow it.
+    UncleanElection,
+    /// R7 (KIP-841, KAFKA-13916): a fenced or shutting-down replica is taken back into the in-sync set, and elected.
+    FencedReplicaRejoins,
+    /// G2 (KAFKA-16147): when a member of a group is given another assignment, the ownership of queues that it keeps, or
+    /// still has to give up, is lost, and the next member gets them while it has them.
+    OwnershipLostOnReassignment,
 }
 
 impl Mutant {
@@ -38,6 +48,10 @@ impl Mutant {
             Mutant::ProducerExpiresEarly => "P3",
             Mutant::WindowNotRecovered => "window-not-recovered",
             Mutant::TornTailKept => "torn-tail-kept",
+            Mutant::LastReplicaKeptInSync => "R4",
+            Mutant::UncleanElection => "R5",
+            Mutant::FencedReplicaRejoins => "R7",
+            Mutant::OwnershipLostOnReassignment => "G2",
         }
     }
 }

@@ -53,6 +53,13 @@ pub const DUPLICATE_REFUSED: &str = "duplicate-refused";
 /// Retention was applied to all logs.
 pub const RETENTION_CHECK: &str = "retention-check";
 
+/// A group of consumers began a new generation.
+pub const GROUP_REBALANCED: &str = "group-rebalanced";
+/// A coordinator of groups began to be loaded from its log.
+pub const COORDINATOR_LOADED: &str = "coordinator-loaded";
+/// Committed offsets expired; the count is that of offsets.
+pub const OFFSETS_EXPIRED: &str = "offsets-expired";
+
 /// Every point.
 pub const POINTS: &[&str] = &[
     APPEND_WRITTEN,
@@ -84,4 +91,7 @@ pub const EVENTS: &[&str] = &[
     PRODUCERS_RECOVERED,
     DUPLICATE_REFUSED,
     RETENTION_CHECK,
+    GROUP_REBALANCED,
+    COORDINATOR_LOADED,
+    OFFSETS_EXPIRED,
 ];

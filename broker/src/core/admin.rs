@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::io;
 
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::MetadataRequest;
+use kafka_protocol::messages::{FindCoordinatorRequest, MetadataRequest};
 
 use super::batch::Batch;
 use super::log::{DiskEffect, Log};
@@ -45,6 +45,8 @@ pub(super) enum AdminAnswer {
     Response(Response),
     /// The topics as they are then.
     Topics(MetadataRequest),
+    /// The coordinators as they are then.
+    Coordinators(FindCoordinatorRequest),
 }
 
 /// Where a change's result goes.
@@ -102,6 +104,7 @@ impl Core {
         let response = match call.answer {
             AdminAnswer::Response(response) => response,
             AdminAnswer::Topics(request) => Response::Metadata(self.topics_response(&call.header, &request)),
+            AdminAnswer::Coordinators(request) => Response::FindCoordinator(self.coordinators_response(&request)),
         };
         effects.replies.push((id, Answer::Response(call.header, Box::new(response))));
     }
@@ -111,7 +114,7 @@ impl Core {
             let Some(MetadataWait { record, slot, .. }) = self.admin.waits.pop_front() else { break };
             let applied = self.metadata.apply(record);
             effects.points.push(points::METADATA_APPLIED);
-            self.on_applied(&applied, effects);
+            self.on_applied(&applied, now, effects);
             if let Some(slot) = slot {
                 self.settle_admin(slot, Ok(&applied), effects);
             }
@@ -156,7 +159,7 @@ impl Core {
     }
 
     /// Makes the logs follow the state.
-    fn on_applied(&mut self, applied: &Applied, effects: &mut Effects) {
+    fn on_applied(&mut self, applied: &Applied, now: Now, effects: &mut Effects) {
         match applied {
             Applied::PartitionsAdded { name, first } => {
                 let Some(topic) = self.metadata.topic(name) else { return };
@@ -166,10 +169,17 @@ impl Core {
                 let logs: Vec<LogId> = topic.partitions[*first..].iter().map(|partition| partition.log()).collect();
                 let settings = self.log_settings(&class, shared, added);
                 for id in logs {
-                    self.logs.entry(id).or_insert_with(|| Log::new(id, settings.clone(), self.mutant));
+                    if !self.logs.contains_key(&id) {
+                        self.logs.insert(id, Log::new(id, settings.clone(), self.mutant));
+                        self.on_placement(id, now, effects);
+                        self.follow_coordination(id, now, effects);
+                    }
                 }
             }
-            Applied::TopicDeleted { topic } => self.remove_topic(topic, effects),
+            Applied::TopicDeleted { name, topic } => {
+                self.forget_committed(name, now, effects);
+                self.remove_topic(topic, effects);
+            }
             Applied::LogStartMoved { log, queue, offset } => {
                 if let Some(log) = self.logs.get_mut(log) {
                     log.apply_log_start(*queue, *offset);
@@ -177,7 +187,14 @@ impl Core {
                 self.wake_fetches(*queue);
             }
             Applied::ProducerIdsTaken { first, count } => self.producer_ids.refill(*first, *count),
-            Applied::ClusterNamed | Applied::Refused(_) => {}
+            Applied::Placements(logs) => {
+                self.on_brokers_changed(now, effects);
+                for log in logs {
+                    self.on_placement(*log, now, effects);
+                    self.follow_coordination(*log, now, effects);
+                }
+            }
+            Applied::ConfigChanged { logs: _ } | Applied::ClusterNamed | Applied::Refused(_) => {}
         }
     }
 

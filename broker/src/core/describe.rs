@@ -1,8 +1,7 @@
-//! What the broker says about itself: ApiVersions (0 to 4), Metadata (0 to 13), DescribeConfigs (1 to 4),
-//! DescribeCluster (0 to 2) and FindCoordinator (0 to 6).
-//! Departures from Kafka: a topic that Metadata creates is answered once it exists, not with an error first; there is
-//! no group coordinator, so FindCoordinator answers COORDINATOR_NOT_AVAILABLE (librdkafka offers lz4 only to brokers
-//! that list the call); authorized operations are never told.
+//! What the broker says about itself: ApiVersions (0 to 4), Metadata (0 to 13), DescribeConfigs (1 to 4) and
+//! DescribeCluster (0 to 2).
+//! Departures from Kafka: a topic that Metadata creates is answered once it exists, not with an error first; authorized
+//! operations are never told.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
@@ -11,14 +10,13 @@ use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
 };
-use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 use kafka_protocol::messages::{
     ApiVersionsResponse, BrokerId, DescribeClusterResponse, DescribeConfigsRequest, DescribeConfigsResponse,
-    FindCoordinatorRequest, FindCoordinatorResponse, MetadataRequest, MetadataResponse, TopicName,
+    MetadataRequest, MetadataResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -96,19 +94,6 @@ impl Core {
             .with_cluster_id(self.cluster_name())
             .with_controller_id(BrokerId(self.config.node_id))
             .with_brokers(vec![broker])
-    }
-
-    pub(super) fn find_coordinator(&self, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
-        let keys = if request.coordinator_keys.is_empty() { vec![request.key] } else { request.coordinator_keys };
-        let coordinators = keys.into_iter().map(|key| {
-            Coordinator::default()
-                .with_key(key)
-                .with_node_id(BrokerId(-1))
-                .with_port(-1)
-                .with_error_code(ResponseError::CoordinatorNotAvailable.code())
-                .with_error_message(Some(StrBytes::from_static_str("consumer groups are not offered")))
-        });
-        FindCoordinatorResponse::default().with_coordinators(coordinators.collect())
     }
 
     pub(super) fn describe_configs(&self, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
@@ -220,6 +205,7 @@ impl Core {
         MetadataResponseTopic::default()
             .with_name(Some(TopicName(StrBytes::from_string(name.to_owned()))))
             .with_topic_id(Uuid::from_u128(self.metadata.id_of(topic)))
+            .with_is_internal(name == super::group::OFFSETS_TOPIC)
             .with_partitions(partitions.collect())
     }
 

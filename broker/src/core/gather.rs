@@ -8,7 +8,7 @@ use kafka_protocol::ResponseError;
 
 use super::log::{DiskEffect, DiskPiece, ReadPiece};
 use super::machine::{Core, Effects, RequestId};
-use super::types::Ticket;
+use super::types::{Now, Ticket};
 
 /// Who wants a cold read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub(super) struct ReadTarget {
 pub(super) enum ReadOwner {
     Fetch,
     ListOffsets,
+    /// A group coordinator that is being loaded.
+    GroupLoad,
 }
 
 /// The pieces of one partition's read.
@@ -94,7 +96,13 @@ impl Core {
     }
 
     /// Takes what a cold read brought to whom it belongs.
-    pub(super) fn on_read(&mut self, ticket: Ticket, result: Result<Bytes, io::ErrorKind>, effects: &mut Effects) {
+    pub(super) fn on_read(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Bytes, io::ErrorKind>,
+        now: Now,
+        effects: &mut Effects,
+    ) {
         let Some(target) = self.reads.remove(&ticket) else { return };
         let log = self.logs.get_mut(&target.disk.log);
         // A piece that is gone or corrupt answers as a storage error, which clients retry; the next look is exact.
@@ -105,6 +113,7 @@ impl Core {
         let gather = match target.owner {
             ReadOwner::Fetch => self.fetches.gather_of(target.id, target.slot),
             ReadOwner::ListOffsets => self.lookups.gather_of(target.id, target.slot),
+            ReadOwner::GroupLoad => self.groups.gather_of(target.id, target.slot),
         };
         // The connection may have closed meanwhile.
         let Some(gather) = gather else { return };
@@ -113,6 +122,7 @@ impl Core {
             match target.owner {
                 ReadOwner::Fetch => self.on_fetch_gathered(target.id, effects),
                 ReadOwner::ListOffsets => self.on_lookup_gathered(target.id, target.slot, effects),
+                ReadOwner::GroupLoad => self.on_load_gathered(target.id, now, effects),
             }
         }
     }

@@ -10,13 +10,19 @@ use super::batch;
 use super::config::{Advertised, NodeConfig};
 use super::fetch::Fetches;
 use super::gather::ReadTarget;
+use super::group::coordinator::Call;
+use super::group::requests::{beat_call, join_call};
+use super::group::service::Groups;
+use super::internal::InternalAppends;
 use super::list_offsets::Lookups;
 use super::log::{DiskEffect, DiskEvent, Flush, Halt, Log, LogSettings, Progress, Recovered};
 use super::metadata::{Metadata, MetadataRecord, MetadataUnreadable};
+use super::peer::PeerMessage;
+use super::placement::DataFound;
 use super::produce::Produces;
 use super::producer_ids::ProducerIds;
 use super::settings::{FlushMode, LogClass};
-use super::types::{LogId, Now, Offset, QueueId, Ticket};
+use super::types::{LogId, NodeId, Now, Offset, QueueId, Ticket};
 use crate::mutant::Mutant;
 use crate::points;
 use crate::store::RecoveredNode;
@@ -46,6 +52,13 @@ pub enum Event {
     },
     /// The disk reports.
     Disk(DiskEvent),
+    /// Another node says something.
+    Peer {
+        /// Which.
+        from: NodeId,
+        /// What.
+        message: PeerMessage,
+    },
     /// The time that `next_deadline` named has come.
     Deadline,
     /// A connection is gone; nothing more is owed to it.
@@ -74,6 +87,8 @@ pub struct Effects {
     pub events: Vec<(&'static str, u64)>,
     /// Answers, each once a request.
     pub replies: Vec<(RequestId, Answer)>,
+    /// Messages to other nodes; dropped where there is no connection, or too much is queued for it.
+    pub peers: Vec<(NodeId, PeerMessage)>,
     /// The node must stop at once.
     pub halt: Option<Halt>,
 }
@@ -113,6 +128,8 @@ pub struct Start {
     pub mutant: Option<Mutant>,
     /// A draw: the cluster's identity where it has none yet.
     pub cluster_draw: u64,
+    /// A draw: names the process.
+    pub incarnation: u64,
 }
 
 /// When the core wants to be called, and for what.
@@ -121,6 +138,7 @@ pub(super) enum DeadlineOf {
     Retention,
     Log(LogId),
     Fetch(RequestId),
+    Groups,
 }
 
 /// The core of a node.
@@ -131,6 +149,8 @@ pub struct Core {
     pub(super) mutant: Option<Mutant>,
     /// The cluster's identity, also before its record is durable.
     pub(super) cluster: u64,
+    /// Names this process among all that the node ever had.
+    pub(super) incarnation: u64,
     pub(super) metadata: Metadata,
     /// Every log, the metadata log included.
     pub(super) logs: BTreeMap<LogId, Log>,
@@ -139,6 +159,8 @@ pub struct Core {
     pub(super) lookups: Lookups,
     pub(super) admin: Admin,
     pub(super) producer_ids: ProducerIds,
+    pub(super) groups: Groups,
+    pub(super) internal: InternalAppends,
     /// Cold reads under way.
     pub(super) reads: BTreeMap<Ticket, ReadTarget>,
     ticket_next: u64,
@@ -152,14 +174,16 @@ pub struct Core {
 impl Core {
     /// The core over what a data folder held.
     pub fn new(start: Start, now: Now, effects: &mut Effects) -> Result<Core, StartError> {
-        let Start { config, advertised, recovered, mutant, cluster_draw } = start;
+        let Start { config, advertised, recovered, mutant, cluster_draw, incarnation } = start;
         let RecoveredNode { metadata_snapshot, metadata: metadata_log, metadata_batches, logs } = recovered;
         if metadata_log.queues.get(&QueueId::METADATA).map_or(metadata_log.unlisted_fenced, |queue| queue.fenced) {
             return Err(StartError::MetadataCorrupt);
         }
         let snapshot = metadata_snapshot.map(|(_, bytes)| Metadata::decode_snapshot(&bytes)).transpose()?;
         let snapshot_at = snapshot.as_ref().map_or(Offset(0), Metadata::record_next);
-        let metadata = replay(snapshot.unwrap_or_default(), metadata_batches)?;
+        let mut metadata = snapshot.unwrap_or_default();
+        metadata.set_mutant(mutant);
+        let metadata = replay(metadata, metadata_batches)?;
         let known_cluster = metadata.cluster();
         let cluster = known_cluster.unwrap_or(cluster_draw | 1);
         let mut core = Core {
@@ -167,6 +191,7 @@ impl Core {
             advertised,
             mutant,
             cluster,
+            incarnation,
             metadata,
             logs: BTreeMap::new(),
             produces: Produces::default(),
@@ -174,6 +199,8 @@ impl Core {
             lookups: Lookups::default(),
             admin: Admin::default(),
             producer_ids: ProducerIds::default(),
+            groups: Groups::default(),
+            internal: InternalAppends::default(),
             reads: BTreeMap::new(),
             ticket_next: 0,
             dirty: BTreeSet::new(),
@@ -187,6 +214,7 @@ impl Core {
             let named = core.submit(MetadataRecord::ClusterNamed { cluster }, None, now, effects);
             assert!(named.is_ok(), "a log that was just recovered is online");
         }
+        core.register(if known_cluster.is_none() { DataFound::Nothing } else { DataFound::Unclean }, now, effects);
         Ok(core)
     }
 
@@ -194,9 +222,13 @@ impl Core {
     pub fn step(&mut self, now: Now, event: Event, effects: &mut Effects) {
         match event {
             Event::Request { id, header, request } => self.on_request(id, header, *request, now, effects),
-            Event::Disk(DiskEvent::Read { ticket, result }) => self.on_read(ticket, result, effects),
+            Event::Disk(DiskEvent::Read { ticket, result }) => self.on_read(ticket, result, now, effects),
             Event::Disk(DiskEvent::SnapshotWritten { name: _, result }) => self.on_snapshot(result, now, effects),
             Event::Disk(event) => self.on_log_event(event, now, effects),
+            Event::Peer { from, message: PeerMessage::Log(message) } => {
+                self.on_log_message(from, message, now, effects);
+            }
+            Event::Peer { message: PeerMessage::Raft(_) | PeerMessage::Control(_), .. } => {}
             Event::Deadline => self.on_deadline(now, effects),
             Event::ConnectionClosed(connection) => self.on_connection_closed(connection),
         }
@@ -232,7 +264,7 @@ impl Core {
 
     /// Whether nothing that was asked of the core is still owed (syncs that nobody waits for aside).
     pub fn is_idle(&self) -> bool {
-        self.produces.is_empty() && self.admin.is_empty()
+        self.produces.is_empty() && self.admin.is_empty() && self.groups.is_empty()
     }
 
     /// Asks for a sync of everything written, whatever the flush settings; for a clean end.
@@ -257,6 +289,15 @@ impl Core {
 
     pub(super) fn clear_fetch_deadline(&mut self, id: RequestId, at: Duration) {
         self.deadlines.remove(&(at, DeadlineOf::Fetch(id)));
+    }
+
+    pub(super) fn move_group_deadline(&mut self, from: Option<Duration>, to: Option<Duration>) {
+        if let Some(at) = from {
+            self.deadlines.remove(&(at, DeadlineOf::Groups));
+        }
+        if let Some(at) = to {
+            self.deadlines.insert((at, DeadlineOf::Groups));
+        }
     }
 
     pub(super) fn forget_log(&mut self, id: LogId) -> Option<Log> {
@@ -317,6 +358,9 @@ impl Core {
             segment_bytes: self.config.topic.class.segment_bytes.max(METADATA_SEGMENT_BYTES_MIN),
             retention_ms: None,
             retention_bytes: None,
+            min_insync_replicas: 1,
+            unclean_election: false,
+            failover: true,
         };
         let settings = LogSettings { tail_cache_bytes: 0, ..self.log_settings(&class, true, 0) };
         // No mutant lives in the metadata log: a mutant breaks the promises made to clients, not the node itself.
@@ -356,7 +400,31 @@ impl Core {
             Request::CreatePartitions(request) => return self.create_partitions(id, header, request, now, effects),
             Request::DeleteRecords(request) => return self.delete_records(id, header, request, now, effects),
             Request::InitProducerId(request) => return self.init_producer_id(id, header, request, now, effects),
-            Request::FindCoordinator(request) => Response::FindCoordinator(self.find_coordinator(request)),
+            Request::FindCoordinator(request) => return self.find_coordinator(id, header, request, now, effects),
+            Request::JoinGroup { client_id, request } => {
+                match join_call(header.version, &client_id, request, &self.config.group) {
+                    Ok(call) => return self.call_group(id, header, call, now, effects),
+                    Err(refused) => refused.into_response(),
+                }
+            }
+            Request::ConsumerGroupHeartbeat { client_id, request } => {
+                match beat_call(header.version, &client_id, request) {
+                    Ok(call) => return self.call_group(id, header, call, now, effects),
+                    Err(refused) => refused.into_response(),
+                }
+            }
+            Request::ConsumerGroupDescribe(request) => self.describe_consumer_groups(&request),
+            Request::SyncGroup(request) => return self.call_group(id, header, Call::Sync(request), now, effects),
+            Request::Heartbeat(request) => return self.call_group(id, header, Call::Heartbeat(request), now, effects),
+            Request::LeaveGroup(request) => return self.call_group(id, header, Call::Leave(request), now, effects),
+            Request::OffsetCommit(request) => return self.call_group(id, header, Call::Commit(request), now, effects),
+            Request::OffsetDelete(request) => {
+                return self.call_group(id, header, Call::DeleteOffsets(request), now, effects);
+            }
+            Request::DeleteGroups(request) => return self.delete_groups(id, header, request, now, effects),
+            Request::OffsetFetch(request) => self.fetch_offsets(&header, request),
+            Request::ListGroups(request) => self.list_groups(&request),
+            Request::DescribeGroups(request) => self.describe_groups(&header, &request),
             Request::ApiVersions(_) => Response::ApiVersions(self.api_versions(true)),
             Request::ApiVersionsUnknown => Response::ApiVersions(self.api_versions(false)),
             Request::OffsetForLeaderEpoch(request) => {
@@ -390,8 +458,13 @@ impl Core {
             return;
         }
         self.confirm_produces(id, progress.counted, effects);
+        self.confirm_internal(id, progress.counted, now, effects);
+        if let Some(partition) = self.groups.partition_of_log(id) {
+            self.continue_load(partition, now, effects);
+        }
         if progress.went_offline {
             self.refuse_produces(id, kafka_protocol::ResponseError::KafkaStorageError, effects);
+            self.refuse_internal(id, kafka_protocol::ResponseError::CoordinatorNotAvailable, now, effects);
         }
         for queue in progress.advanced {
             self.wake_fetches(queue);
@@ -422,6 +495,7 @@ impl Core {
                     self.note_deadline_from(id, now.monotonic + LOG_DEADLINE_PAUSE);
                 }
                 DeadlineOf::Fetch(id) => self.on_fetch_deadline(id, now, effects),
+                DeadlineOf::Groups => self.on_group_deadline(now, effects),
             }
         }
     }
@@ -432,6 +506,7 @@ impl Core {
         self.admin.forget(range.clone());
         self.lookups.forget(range.clone());
         self.producer_ids.forget(range.clone());
+        self.groups.forget(range.clone());
         for id in self.fetches.ids(range) {
             self.forget_fetch(id);
         }

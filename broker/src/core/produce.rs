@@ -218,7 +218,7 @@ impl Place {
         Some(Place {
             partition,
             max_message_bytes: settings.max_message_bytes as usize,
-            min_insync_replicas: settings.min_insync_replicas,
+            min_insync_replicas: settings.class.min_insync_replicas,
         })
     }
 }

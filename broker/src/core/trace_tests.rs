@@ -77,7 +77,7 @@ impl Player {
         }
         let advertised = Advertised { host: "node".to_owned(), port: 9092 };
         let mut effects = Effects::default();
-        let start = Start { config, advertised, recovered, mutant: None, cluster_draw: 8 };
+        let start = Start { config, advertised, recovered, mutant: None, cluster_draw: 8, incarnation: 1 };
         let core = Core::new(start, now, &mut effects).unwrap();
         let output = String::new();
         let mut player = Player { core, now, sequence: 0, started: VecDeque::new(), is_full: false, output };

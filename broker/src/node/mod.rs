@@ -98,25 +98,32 @@ pub async fn run<D: Disk, N: Net, C: Clock, R: Rand, O: Observer>(
     let connections_max = config.connections_max;
     let frame_bytes_max = config.frame_bytes_max;
     let cluster_draw = rand.draw("cluster", u64::from(config.node_id.unsigned_abs()));
+    let incarnation = rand.draw("incarnation", u64::from(config.node_id.unsigned_abs()));
     let mut effects = Effects::default();
-    let start = Start { config, advertised, recovered, mutant, cluster_draw };
+    let start = Start { config, advertised, recovered, mutant, cluster_draw, incarnation };
     let core = Core::new(start, shard::now(&clock), &mut effects)?;
     let shared: Shared<D, C, O> = Rc::new_cyclic(|itself: &Weak<RefCell<Shard<D, C, O>>>| {
         RefCell::new(Shard::new(core, store, clock.clone(), observer, itself.clone()))
     });
     shared.borrow_mut().take_turn_with(effects, []);
-    let (halted, deadline_moved) = {
+    let (halted, deadline_moved, serving) = {
         let shard = shared.borrow();
-        (shard.halted.clone(), shard.deadline_moved.clone())
+        (shard.halted.clone(), shard.deadline_moved.clone(), shard.serving.clone())
     };
-    ready(bound);
     let bounds = connection::Bounds { connections_max, frame_bytes_max };
+    let welcome = async {
+        while !shared.borrow().is_serving() {
+            serving.notified().await;
+        }
+        ready(bound);
+        accept(&shared, listener, &clock, bounds).await;
+    };
     tokio::select! {
         biased;
         () = halted.notified() => {}
         () = stop => {}
         () = keep_deadlines(&shared, &clock, &deadline_moved) => {}
-        () = accept(&shared, listener, &clock, bounds) => {}
+        () = welcome => {}
     }
     let result = end(&shared, &clock).await;
     connection::close_all(&shared);

@@ -32,6 +32,9 @@ pub(super) struct Shard<D: Disk, C: Clock, O: Observer> {
     pub(super) deadline_moved: Rc<Notify>,
     /// Notified when, while draining, something was completed.
     pub(super) drained: Rc<Notify>,
+    /// Notified after turns until the core welcomes clients.
+    pub(super) serving: Rc<Notify>,
+    was_serving: bool,
     core: Core,
     store: Store<D, O>,
     clock: C,
@@ -59,6 +62,8 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
             halted: Rc::new(Notify::new()),
             deadline_moved: Rc::new(Notify::new()),
             drained: Rc::new(Notify::new()),
+            serving: Rc::new(Notify::new()),
+            was_serving: false,
             core,
             store,
             clock,
@@ -137,6 +142,10 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
         self.take_turn_with(effects, []);
     }
 
+    pub(super) fn is_serving(&self) -> bool {
+        self.core.is_serving()
+    }
+
     pub(super) fn is_drained(&self) -> bool {
         let is_sent = self.connections.values().all(|connection| connection.borrow().is_sent());
         self.core.is_idle() && self.started == 0 && is_sent
@@ -167,6 +176,10 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
         }
         if self.is_draining {
             self.drained.notify_one();
+        }
+        if !self.was_serving && self.core.is_serving() {
+            self.was_serving = true;
+            self.serving.notify_one();
         }
     }
 }

@@ -5,6 +5,9 @@
 
 pub mod api;
 pub mod frame;
+mod group_shape;
+#[cfg(test)]
+mod group_tests;
 pub mod request;
 pub mod response;
 pub mod shape;

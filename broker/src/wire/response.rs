@@ -3,11 +3,14 @@
 
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::messages::{
-    ApiVersionsResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteRecordsResponse, DeleteTopicsResponse,
-    DescribeClusterResponse, DescribeConfigsResponse, FetchResponse, FindCoordinatorResponse, InitProducerIdResponse,
-    ListOffsetsResponse, MetadataResponse, OffsetForLeaderEpochResponse, ProduceResponse,
+    ApiVersionsResponse, ConsumerGroupDescribeResponse, ConsumerGroupHeartbeatResponse, CreatePartitionsResponse,
+    CreateTopicsResponse, DeleteGroupsResponse, DeleteRecordsResponse, DeleteTopicsResponse, DescribeClusterResponse,
+    DescribeConfigsResponse, DescribeGroupsResponse, FetchResponse, FindCoordinatorResponse, HeartbeatResponse,
+    InitProducerIdResponse, JoinGroupResponse, LeaveGroupResponse, ListGroupsResponse, ListOffsetsResponse,
+    MetadataResponse, OffsetCommitResponse, OffsetDeleteResponse, OffsetFetchResponse, OffsetForLeaderEpochResponse,
+    ProduceResponse, SyncGroupResponse,
 };
-use kafka_protocol::protocol::Encodable;
+use kafka_protocol::protocol::{Encodable, StrBytes};
 
 use super::frame::LENGTH_BYTES;
 use super::request::RequestHeader;
@@ -30,6 +33,18 @@ pub enum Response {
     DescribeConfigs(DescribeConfigsResponse),
     CreatePartitions(CreatePartitionsResponse),
     DescribeCluster(DescribeClusterResponse),
+    ConsumerGroupHeartbeat(ConsumerGroupHeartbeatResponse),
+    ConsumerGroupDescribe(ConsumerGroupDescribeResponse),
+    JoinGroup(JoinGroupResponse),
+    SyncGroup(SyncGroupResponse),
+    Heartbeat(HeartbeatResponse),
+    LeaveGroup(LeaveGroupResponse),
+    OffsetCommit(OffsetCommitResponse),
+    OffsetFetch(OffsetFetchResponse),
+    OffsetDelete(OffsetDeleteResponse),
+    ListGroups(ListGroupsResponse),
+    DescribeGroups(DescribeGroupsResponse),
+    DeleteGroups(DeleteGroupsResponse),
 }
 
 /// A response that the codec refuses; its connection is to be closed.
@@ -91,6 +106,44 @@ fn fit(response: &mut Response, version: i16) {
                 response.port = coordinator.port;
             }
         }
+        Response::JoinGroup(response) if version < 7 => {
+            response.protocol_type = None;
+            response.protocol_name.get_or_insert_default();
+            if version < 5 {
+                response.members.iter_mut().for_each(|member| member.group_instance_id = None);
+            }
+        }
+        Response::LeaveGroup(response) if version < 3 => response.members.clear(),
+        Response::ListGroups(response) if version < 5 => {
+            response.groups.iter_mut().for_each(|group| {
+                group.group_type = StrBytes::default();
+                if version < 4 {
+                    group.group_state = StrBytes::default();
+                }
+            });
+        }
+        Response::ConsumerGroupDescribe(response) if version < 1 => {
+            let members = response.groups.iter_mut().flat_map(|group| &mut group.members);
+            members.for_each(|member| member.member_type = -1);
+        }
+        Response::DescribeGroups(response) if version < 6 => {
+            response.groups.iter_mut().for_each(|group| {
+                group.error_message = None;
+                if version < 3 {
+                    group.authorized_operations = i32::MIN;
+                }
+                if version < 4 {
+                    group.members.iter_mut().for_each(|member| member.group_instance_id = None);
+                }
+            });
+        }
+        Response::OffsetFetch(response) if version < 5 => {
+            if version < 2 {
+                response.error_code = 0;
+            }
+            let partitions = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+            partitions.for_each(|partition| partition.committed_leader_epoch = -1);
+        }
         Response::DeleteTopics(response) if version < 6 => {
             response.responses.iter_mut().for_each(|topic| {
                 topic.name.get_or_insert_default();
@@ -108,7 +161,19 @@ fn fit(response: &mut Response, version: i16) {
         | Response::OffsetForLeaderEpoch(_)
         | Response::DescribeConfigs(_)
         | Response::CreatePartitions(_)
-        | Response::DescribeCluster(_) => {}
+        | Response::DescribeCluster(_)
+        | Response::JoinGroup(_)
+        | Response::ConsumerGroupHeartbeat(_)
+        | Response::ConsumerGroupDescribe(_)
+        | Response::SyncGroup(_)
+        | Response::Heartbeat(_)
+        | Response::LeaveGroup(_)
+        | Response::OffsetCommit(_)
+        | Response::OffsetFetch(_)
+        | Response::OffsetDelete(_)
+        | Response::ListGroups(_)
+        | Response::DescribeGroups(_)
+        | Response::DeleteGroups(_) => {}
     }
 }
 
@@ -128,6 +193,18 @@ fn encode_body(response: &Response, version: i16, output: &mut BytesMut) -> Resu
         Response::DescribeConfigs(body) => body.encode(output, version),
         Response::CreatePartitions(body) => body.encode(output, version),
         Response::DescribeCluster(body) => body.encode(output, version),
+        Response::JoinGroup(body) => body.encode(output, version),
+        Response::ConsumerGroupHeartbeat(body) => body.encode(output, version),
+        Response::ConsumerGroupDescribe(body) => body.encode(output, version),
+        Response::SyncGroup(body) => body.encode(output, version),
+        Response::Heartbeat(body) => body.encode(output, version),
+        Response::LeaveGroup(body) => body.encode(output, version),
+        Response::OffsetCommit(body) => body.encode(output, version),
+        Response::OffsetFetch(body) => body.encode(output, version),
+        Response::OffsetDelete(body) => body.encode(output, version),
+        Response::ListGroups(body) => body.encode(output, version),
+        Response::DescribeGroups(body) => body.encode(output, version),
+        Response::DeleteGroups(body) => body.encode(output, version),
     }
 }
 

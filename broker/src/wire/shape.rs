@@ -49,9 +49,9 @@ pub struct StructShape {
 /// A request's body.
 #[derive(Debug, Clone, Copy)]
 pub struct MessageShape {
-    body: &'static StructShape,
+    pub(super) body: &'static StructShape,
     /// The first version with compact lengths and tagged fields.
-    flexible_from: i16,
+    pub(super) flexible_from: i16,
 }
 
 /// Why bytes do not have the shape of their request.
@@ -250,29 +250,29 @@ fn signed_length(length: i32, at: usize) -> Result<Option<usize>, ShapeError> {
     usize::try_from(length).map(Some).map_err(|_| ShapeError::BadLength { at })
 }
 
-const fn always(kind: Kind) -> Field {
+pub(super) const fn always(kind: Kind) -> Field {
     Field { kind, from: 0, to: i16::MAX }
 }
 
-const fn since(from: i16, kind: Kind) -> Field {
+pub(super) const fn since(from: i16, kind: Kind) -> Field {
     Field { kind, from, to: i16::MAX }
 }
 
-const fn until(to: i16, kind: Kind) -> Field {
+pub(super) const fn until(to: i16, kind: Kind) -> Field {
     Field { kind, from: 0, to }
 }
 
-const fn plain(fields: &'static [Field]) -> StructShape {
+pub(super) const fn plain(fields: &'static [Field]) -> StructShape {
     StructShape { fields, tagged: &[] }
 }
 
-const BOOLEAN: Kind = Kind::Fixed(1);
-const INT8: Kind = Kind::Fixed(1);
-const INT16: Kind = Kind::Fixed(2);
-const INT32: Kind = Kind::Fixed(4);
-const INT64: Kind = Kind::Fixed(8);
-const UUID: Kind = Kind::Fixed(16);
-const INT32_ARRAY: Kind = Kind::FixedArray(4);
+pub(super) const BOOLEAN: Kind = Kind::Fixed(1);
+pub(super) const INT8: Kind = Kind::Fixed(1);
+pub(super) const INT16: Kind = Kind::Fixed(2);
+pub(super) const INT32: Kind = Kind::Fixed(4);
+pub(super) const INT64: Kind = Kind::Fixed(8);
+pub(super) const UUID: Kind = Kind::Fixed(16);
+pub(super) const INT32_ARRAY: Kind = Kind::FixedArray(4);
 
 static PRODUCE_PARTITION: StructShape = plain(&[always(INT32), always(Kind::Blob)]);
 static PRODUCE_TOPIC: StructShape =
