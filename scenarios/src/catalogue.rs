@@ -15,6 +15,8 @@ const FILES: &[(&str, &str)] = &[
     ("rot.toml", include_str!("../catalogue/rot.toml")),
     ("retention.toml", include_str!("../catalogue/retention.toml")),
     ("points.toml", include_str!("../catalogue/points.toml")),
+    ("groups.toml", include_str!("../catalogue/groups.toml")),
+    ("commits.toml", include_str!("../catalogue/commits.toml")),
 ];
 
 /// Every built-in scenario, in the order in which seeds take turns.

@@ -324,7 +324,7 @@ fn judged(plan: &Plan, stage: &Stage, outcome: Outcome, began: Instant) -> Run {
     let line = RunLine {
         scenario: plan.scenario.clone(),
         seed: plan.seed,
-        mutant: plan.mutant.clone(),
+        mutant: plan.culprit().map(str::to_owned),
         verdict: verdict.kind,
         anomalies: verdict.violations(),
         allowed: verdict.allowed(),

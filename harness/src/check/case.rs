@@ -2,10 +2,11 @@
 //! checkers ask: what struck when, how far the final reads went, what a loss or its consequences are allowed by.
 //! Not here: the search for any anomaly.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::context::{Context, TopicContext};
+use super::groups::{self, GroupView};
 use super::order::{Fate, Malformed, PollOfQueue, QueueOrder, Send, VersionOrder};
 use crate::guarantee::{Allowance, Anomaly, Facts, Flush, Matrix};
 use crate::history::{Call, History, Mark, Operation, Queue, Value};
@@ -26,6 +27,7 @@ pub(super) struct Case<'a> {
     strikes: Vec<Strike<'a>>,
     has_final_polls: bool,
     reached: Option<bool>,
+    groups: BTreeMap<u32, GroupView>,
 }
 
 impl<'a> Case<'a> {
@@ -42,7 +44,13 @@ impl<'a> Case<'a> {
             }
         }
         let has_final_polls = order.has_final_polls;
-        Ok(Case { history, context, matrix, order, strikes, has_final_polls, reached })
+        let groups = groups::groups(history);
+        Ok(Case { history, context, matrix, order, strikes, has_final_polls, reached, groups })
+    }
+
+    /// The consumer groups by number.
+    pub(super) fn groups(&self) -> &BTreeMap<u32, GroupView> {
+        &self.groups
     }
 
     /// Whether the liveness phase reached its end; none where the history does not say.

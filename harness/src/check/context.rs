@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::guarantee::Flush;
 use crate::history::ClientId;
-use crate::plan::{ClientAction, Plan, Role};
+use crate::plan::{ClientAction, CommitWhen, GroupProtocol, Plan, Role};
 
 /// Bytes that a record may take beyond its value at most: key, headers, and a batch and a frame of its own.
 const RECORD_OVERHEAD_BYTES_MAXIMUM: u64 = 1_024;
@@ -17,6 +17,8 @@ pub struct Context {
     pub topics: Vec<TopicContext>,
     /// Requests in flight at most, by producing client. Others count as having several.
     pub in_flight: BTreeMap<ClientId, u32>,
+    /// Consumer groups by number; what is not named is a classic group that commits after processing.
+    pub groups: BTreeMap<u32, GroupContext>,
     /// Copies of each record, at least 1; a topic may have more.
     pub replication: u32,
     /// Bytes that any record takes in the log at most; bounds what retention by size may remove.
@@ -26,6 +28,15 @@ pub struct Context {
     pub wall_start_ms: Option<i64>,
     /// Whether the run has a liveness phase, without whose end the verdict is unknown.
     pub has_liveness_phase: bool,
+}
+
+/// What is known of a consumer group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupContext {
+    /// How members take part.
+    pub protocol: GroupProtocol,
+    /// When they commit.
+    pub commit: CommitWhen,
 }
 
 /// Settings of one topic.
@@ -73,6 +84,7 @@ impl Context {
         Context {
             topics,
             in_flight: BTreeMap::new(),
+            groups: BTreeMap::new(),
             replication: 1,
             record_bytes_maximum,
             wall_start_ms: None,
@@ -96,10 +108,23 @@ impl Context {
                 Role::Producer { in_flight, .. } => {
                     context.in_flight.insert(ClientId(index as u32), *in_flight);
                 }
-                Role::Consumer { .. } | Role::Member { .. } => {}
+                Role::Member { group, protocol, commit, .. } => {
+                    context.groups.insert(*group, GroupContext { protocol: *protocol, commit: *commit });
+                }
+                Role::Consumer { .. } => {}
             }
         }
         context
+    }
+
+    /// Whether the group has generations of its own, and not its members.
+    pub(super) fn is_classic(&self, group: u32) -> bool {
+        self.groups.get(&group).is_none_or(|group| group.protocol == GroupProtocol::Classic)
+    }
+
+    /// Whether the group's members commit before they process.
+    pub(super) fn commits_before(&self, group: u32) -> bool {
+        self.groups.get(&group).is_some_and(|group| group.commit == CommitWhen::Before)
     }
 
     /// The same with the wall clock of the brokers at the run's begin.

@@ -61,6 +61,8 @@ pub struct Conditions {
     pub unclean_election: Option<bool>,
     /// Whether a dead leader is replaced.
     pub failover: Option<bool>,
+    /// Whether the group's members commit before they process.
+    pub commits_before: Option<bool>,
     /// Whether power losses may have hit every copy that had to be in sync.
     pub copies_lost: Option<bool>,
     /// Whether the records were the newest: no append acknowledged after them, before the fault, proves that they were synced.
@@ -96,6 +98,8 @@ pub struct Facts<'a> {
     pub unclean_election: Option<bool>,
     /// See `Conditions::failover`.
     pub failover: Option<bool>,
+    /// See `Conditions::commits_before`.
+    pub commits_before: Option<bool>,
     /// See `Conditions::copies_lost`.
     pub copies_lost: Option<bool>,
     /// See `Conditions::newest`.
@@ -232,6 +236,18 @@ pub enum Anomaly {
     Resurrected,
     /// A value below the log start that no setting justifies.
     PrematureDeletion,
+    /// Two members of a group own one queue at once.
+    DualOwnership,
+    /// A committed offset goes back.
+    CommitRegression,
+    /// A committed offset is gone.
+    CommitLost,
+    /// A committed offset lies beyond what the group was given.
+    CommitAhead,
+    /// A member of an older generation commits.
+    ZombieCommit,
+    /// A group finds no generation that lasts.
+    RebalanceLivelock,
     /// A node ended by itself.
     SelfCrash,
     /// Something did not end within the liveness bound.
@@ -240,7 +256,7 @@ pub enum Anomaly {
 
 impl Anomaly {
     /// Every anomaly.
-    pub const ALL: [Anomaly; 16] = [
+    pub const ALL: [Anomaly; 22] = [
         Anomaly::LostWrite,
         Anomaly::Unseen,
         Anomaly::Ghost,
@@ -255,6 +271,12 @@ impl Anomaly {
         Anomaly::Regression,
         Anomaly::Resurrected,
         Anomaly::PrematureDeletion,
+        Anomaly::DualOwnership,
+        Anomaly::CommitRegression,
+        Anomaly::CommitLost,
+        Anomaly::CommitAhead,
+        Anomaly::ZombieCommit,
+        Anomaly::RebalanceLivelock,
         Anomaly::SelfCrash,
         Anomaly::NoProgress,
     ];
@@ -276,6 +298,12 @@ impl Anomaly {
             Anomaly::Regression => "regression",
             Anomaly::Resurrected => "resurrected",
             Anomaly::PrematureDeletion => "premature-deletion",
+            Anomaly::DualOwnership => "dual-ownership",
+            Anomaly::CommitRegression => "commit-regression",
+            Anomaly::CommitLost => "commit-lost",
+            Anomaly::CommitAhead => "commit-ahead",
+            Anomaly::ZombieCommit => "zombie-commit",
+            Anomaly::RebalanceLivelock => "rebalance-livelock",
             Anomaly::SelfCrash => "self-crash",
             Anomaly::NoProgress => "no-progress",
         }
@@ -369,6 +397,7 @@ impl Conditions {
             && asked(self.unclean_election, facts.unclean_election)
             && asked(self.failover, facts.failover)
             && asked(self.copies_lost, facts.copies_lost)
+            && asked(self.commits_before, facts.commits_before)
             && (self.faults.is_empty() || self.faults.iter().any(|class| facts.faults.contains(&class.as_str())))
             && asked(self.idempotent, facts.idempotent)
             && asked(self.retried, facts.retried)
@@ -406,6 +435,7 @@ impl Conditions {
     fn circumstances(&self) -> Vec<&'static str> {
         let words = [
             (self.retried, "a retry"),
+            (self.commits_before, "where members commit before they process"),
             (self.copies_lost, "of every copy that had to be in sync"),
             (self.newest, "on the newest records only"),
             (self.superseded, "where one copy alone remains"),

@@ -559,6 +559,11 @@ impl FaultAction {
 }
 
 impl Plan {
+    /// The name of the deliberate bug that nodes or clients get, if any.
+    pub fn culprit(&self) -> Option<&str> {
+        self.mutant.as_deref().or(self.client_mutant.as_deref())
+    }
+
     /// Client operations in all.
     pub fn operation_count(&self) -> usize {
         self.clients.iter().map(|client| client.operations.len()).sum()

@@ -135,37 +135,39 @@ impl<'a, D: Dial, T: Timer> Member<'a, D, T> {
     /// Does what the group asks for; whether the member may read.
     async fn advance(&mut self) -> bool {
         loop {
-            let invocation = self.group.will_join().then(|| self.invoke("joining"));
+            let is_joining = self.group.will_join();
+            // Called before the coordinator can have decided anything, so that the judge may trust the time.
+            let invocation = self.invoke("a heartbeat or joining");
             let tick = self.group.tick().await;
             let generation = self.group.generation();
-            match (tick, invocation) {
-                (Tick::Stable, None) => return !self.owned.is_empty(),
+            match tick {
                 // A member without queues heard that nothing is for it yet.
-                (Tick::Stable, Some(invocation)) => {
-                    self.own(Vec::new(), Some(invocation), generation);
+                Tick::Stable if is_joining => {
+                    self.own(Vec::new(), invocation, generation);
                     return false;
                 }
-                (Tick::Release(queues), invocation) => {
-                    debug_assert!(invocation.is_none(), "who owns something does not join");
+                Tick::Stable => {
+                    self.context.recorder.withdraw(invocation);
+                    return !self.owned.is_empty();
+                }
+                Tick::Release(queues) => {
+                    self.context.recorder.withdraw(invocation);
                     self.release(queues);
                 }
-                (Tick::Owns(queues), invocation) => {
+                Tick::Owns(queues) => {
                     self.own(queues, invocation, generation);
                     return !self.owned.is_empty();
                 }
-                (Tick::NotYet(error), invocation) => {
-                    if let Some(invocation) = invocation {
-                        let step = GroupStep::Own { queues: Vec::new() };
-                        self.complete(invocation, outcome_of(&error), generation, step);
-                    }
+                Tick::NotYet(error) => {
+                    let step = GroupStep::Own { queues: Vec::new() };
+                    self.complete(invocation, outcome_of(&error), generation, step);
                     return false;
                 }
             }
         }
     }
 
-    fn own(&mut self, queues: Vec<TopicPartition>, invocation: Option<Invocation>, generation: i32) {
-        let invocation = invocation.unwrap_or_else(|| self.invoke("a new generation"));
+    fn own(&mut self, queues: Vec<TopicPartition>, invocation: Invocation, generation: i32) {
         let owned: BTreeSet<TopicPartition> = queues.into_iter().collect();
         self.unplaced.extend(owned.difference(&self.owned).cloned());
         self.owned = owned;
