@@ -187,11 +187,13 @@ fn story(line: &MutantLine, run: &Run) -> CaughtMutant {
         Some(operation) => format!("operation {operation}: {}", evidence.text),
         None => evidence.text.clone(),
     };
-    let mut explanation: Vec<String> =
-        mutants::find(&line.mutant).map(|row| match row.culprit {
-                Culprit::Broker(_) => format!("This broker {}.", row.title),
-                Culprit::Client(_) => format!("This client {}.", row.title),
-            }).into_iter().collect();
+    let mut explanation: Vec<String> = mutants::find(&line.mutant)
+        .map(|row| match row.culprit {
+            Culprit::Broker(_) => format!("This broker {}.", row.title),
+            Culprit::Client(_) => format!("This client {}.", row.title),
+        })
+        .into_iter()
+        .collect();
     explanation.extend(finding.map(|finding| finding.explanation.clone()));
     CaughtMutant {
         evidence: finding.map_or_else(Vec::new, |finding| finding.evidence.iter().map(told).collect()),

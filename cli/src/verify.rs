@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use mqassay_harness::artifact::recovery;
 use mqassay_harness::artifact::{Divergence, Proof, RunLine, RunRecord, SummaryLine, VerdictKind};
 use mqassay_harness::plan::scenario::{FaultRanges, Scenario};
 use mqassay_scenarios::campaign::proof::Prover;
@@ -238,6 +239,10 @@ pub(crate) fn print_summary(summary: &SummaryLine) {
     let events: Vec<String> = summary.events.iter().map(|(name, count)| format!("{name} {count}")).collect();
     if !events.is_empty() {
         tell(&format!("events: {}", events.join(", ")));
+    }
+    if !summary.recovery.is_empty() {
+        tell("simulated time from a fault to the next acknowledged send:");
+        recovery::table(&summary.recovery).iter().for_each(|line| tell(&format!("  {line}")));
     }
     for (fingerprint, group) in &summary.failures {
         let times = if group.runs == 1 { "1 run".to_owned() } else { format!("{} runs", group.runs) };

@@ -15,6 +15,11 @@ const FILES: &[(&str, &str)] = &[
     ("rot.toml", include_str!("../catalogue/rot.toml")),
     ("retention.toml", include_str!("../catalogue/retention.toml")),
     ("points.toml", include_str!("../catalogue/points.toml")),
+    ("cluster-no-loss.toml", include_str!("../catalogue/cluster-no-loss.toml")),
+    ("cluster-order.toml", include_str!("../catalogue/cluster-order.toml")),
+    ("failover.toml", include_str!("../catalogue/failover.toml")),
+    ("partition.toml", include_str!("../catalogue/partition.toml")),
+    ("rolling.toml", include_str!("../catalogue/rolling.toml")),
     ("groups.toml", include_str!("../catalogue/groups.toml")),
     ("commits.toml", include_str!("../catalogue/commits.toml")),
 ];

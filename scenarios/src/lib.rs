@@ -7,6 +7,7 @@ pub mod campaign;
 pub mod catalogue;
 pub mod coverage;
 pub mod explain;
+pub mod loss_matrix;
 pub mod mutants;
 pub mod runner;
 pub mod shrink;

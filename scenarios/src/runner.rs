@@ -12,6 +12,7 @@ use mqassay_broker::core::config::{ConfigError, NodeConfig};
 use mqassay_broker::mutant::Mutant;
 use mqassay_broker::node;
 use mqassay_harness::artifact::folder::{self, KeptRun};
+use mqassay_harness::artifact::recovery;
 use mqassay_harness::artifact::{ArtifactError, PointFaults, Proof, RunLine, RunRecord};
 use mqassay_harness::check::{self, Context as JudgeContext, Verdict};
 use mqassay_harness::driver::mutant::ClientMutant;
@@ -88,6 +89,7 @@ impl Run {
             line: self.line.clone(),
             events: happened.map(|(name, count)| (name.clone(), *count)).collect(),
             coverage: self.point_faults.clone(),
+            recovery: recovery::of_history(&self.history),
             fingerprint: fingerprint::of(&self.verdict, &self.history),
             proof: self.proof.clone(),
         }

@@ -19,13 +19,7 @@ pub(super) fn check(case: &Case<'_>) -> Result<Vec<Occurrence>, String> {
     Ok(found)
 }
 
-fn check_queue(
-    case: &Case<'_>,
-    group: u32,
-    view: &GroupView,
-    queue: Queue,
-    order: &QueueOrder,
-) -> Option<Occurrence> {
+fn check_queue(case: &Case<'_>, group: u32, view: &GroupView, queue: Queue, order: &QueueOrder) -> Option<Occurrence> {
     let commits = view.commits.get(&queue)?.iter().filter(|commit| commit.completed_us.is_some());
     let highest = commits.max_by_key(|commit| commit.offset)?;
     let of_group = order.polls.iter().filter(|poll| view.clients.contains(&poll.client));

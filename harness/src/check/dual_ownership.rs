@@ -26,7 +26,8 @@ fn are_both_owners(case: &Case<'_>, group: u32, one: &Lease, other: &Lease) -> b
     let confirmed_after = |lease: &Lease, since_us: u64| lease.confirmed.is_some_and(|(at_us, _)| at_us > since_us);
     let in_one_generation = one.generation == other.generation && case.context.is_classic(group);
     overlap
-        && (in_one_generation || confirmed_after(one, other.since_us) && other.until_us > confirmation(one)
+        && (in_one_generation
+            || confirmed_after(one, other.since_us) && other.until_us > confirmation(one)
             || confirmed_after(other, one.since_us) && one.until_us > confirmation(other))
 }
 
@@ -43,9 +44,11 @@ fn occurrence(case: &Case<'_>, group: u32, _view: &GroupView, one: &Lease, other
         })
         .into();
     let confirmed = [one, other].into_iter().filter_map(|lease| lease.confirmed);
-    evidence.extend(confirmed.map(|(_, operation)| {
-        Evidence::operation(operation, format!("the coordinator confirms an owner of {name}"))
-    }));
+    evidence.extend(
+        confirmed.map(|(_, operation)| {
+            Evidence::operation(operation, format!("the coordinator confirms an owner of {name}"))
+        }),
+    );
     Occurrence {
         anomaly: Anomaly::DualOwnership,
         count: 1,

@@ -100,8 +100,15 @@ pub(super) fn groups(history: &History) -> BTreeMap<u32, GroupView> {
 }
 
 impl GroupView {
-    fn own(&mut self, client: u32, generation: i32, queues: &[Queue], (operation, invoked_us, since_us): (u32, u64, u64)) {
-        let held: Vec<Queue> = self.open.keys().filter(|(owner, _)| *owner == client).map(|(_, queue)| *queue).collect();
+    fn own(
+        &mut self,
+        client: u32,
+        generation: i32,
+        queues: &[Queue],
+        (operation, invoked_us, since_us): (u32, u64, u64),
+    ) {
+        let held: Vec<Queue> =
+            self.open.keys().filter(|(owner, _)| *owner == client).map(|(_, queue)| *queue).collect();
         for queue in held {
             let lease = self.open.get(&(client, queue)).and_then(|index| self.leases.get(*index));
             let goes_on = queues.contains(&queue) && lease.is_some_and(|lease| lease.generation == generation);

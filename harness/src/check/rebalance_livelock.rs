@@ -30,11 +30,8 @@ pub(super) fn check(case: &Case<'_>) -> Result<Vec<Occurrence>, String> {
             if (1..=GENERATIONS_MAXIMUM).contains(&generations) {
                 continue;
             }
-            let facts = Facts {
-                faults: case.struck(0, u64::MAX),
-                replication: case.context.replication,
-                ..Facts::default()
-            };
+            let facts =
+                Facts { faults: case.struck(0, u64::MAX), replication: case.context.replication, ..Facts::default() };
             found.push(Occurrence {
                 anomaly: Anomaly::RebalanceLivelock,
                 count: 1,
