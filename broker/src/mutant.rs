@@ -26,6 +26,25 @@ pub enum Mutant {
     /// G2 (KAFKA-16147): when a member of a group is given another assignment, the ownership of queues that it keeps, or
     /// still has to give up, is lost, and the next member gets them while it has them.
     OwnershipLostOnReassignment,
+    /// R1 (KIP-101, KAFKA-1211): a new follower truncates to its own watermark, which lags behind what was confirmed.
+    TruncateToWatermark,
+    /// R2 (KIP-279, KAFKA-6361): where an epoch ends is answered without saying which epoch was meant, so logs that part
+    /// in an older epoch are taken for alike.
+    EpochNotAnswered,
+    /// R3 (KIP-320, KAFKA-6880): fetches of another leader epoch are served, and their votes counted.
+    FetchNotFenced,
+    /// R13 (RocketMQ #1155): the watermark jumps to what a follower was sent, before the follower has it.
+    AckJumpsAhead,
+    /// R18 (KAFKA-15021): the watermark goes on waiting for a replica whose entry into the in-sync set was refused.
+    WatermarkWaitsForIneligible,
+    /// P1 (KAFKA-6003, AutoMQ #437): producers' windows do not follow a log to another replica.
+    ProducersNotReplicated,
+    /// R16 (nats-server #7545): voters are changed without waiting for the change before to be committed, so that
+    /// majorities of old and new voters need not meet.
+    HastyVoters,
+    /// S7 (nats-server #7556, #6888): a metadata snapshot that cannot be read is taken for none, and the logs that it
+    /// listed for orphans, which are removed.
+    UnreadableSnapshotIsNone,
 }
 
 impl Mutant {
@@ -52,6 +71,14 @@ impl Mutant {
             Mutant::UncleanElection => "R5",
             Mutant::FencedReplicaRejoins => "R7",
             Mutant::OwnershipLostOnReassignment => "G2",
+            Mutant::TruncateToWatermark => "R1",
+            Mutant::EpochNotAnswered => "R2",
+            Mutant::FetchNotFenced => "R3",
+            Mutant::AckJumpsAhead => "R13",
+            Mutant::WatermarkWaitsForIneligible => "R18",
+            Mutant::ProducersNotReplicated => "P1",
+            Mutant::HastyVoters => "R16",
+            Mutant::UnreadableSnapshotIsNone => "S7",
         }
     }
 }

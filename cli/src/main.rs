@@ -6,6 +6,7 @@ mod assay;
 mod bench;
 mod broker;
 mod check;
+mod cluster;
 mod exit;
 mod explain;
 mod guarantees;
@@ -72,6 +73,8 @@ enum Command {
     Report(report::Arguments),
     /// Run the reference broker
     Broker(broker::Arguments),
+    /// Run several nodes of the reference broker in one process
+    Cluster(cluster::Arguments),
     /// Provision external systems
     Systems(systems::Arguments),
     /// Write a clean history of any length
@@ -94,7 +97,8 @@ fn main() -> ExitCode {
 /// Logs to standard error, as `MQASSAY_LOG` says. Simulated nodes fail because they are made to, so that only a real broker
 /// warns unasked.
 fn start_log(arguments: &Arguments) {
-    let level = if matches!(arguments.command, Some(Command::Broker(_))) { "warn" } else { "off" };
+    let level =
+        if matches!(arguments.command, Some(Command::Broker(_) | Command::Cluster(_))) { "warn" } else { "off" };
     let filter = EnvFilter::try_from_env("MQASSAY_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
@@ -117,6 +121,7 @@ fn run(command: Option<Command>) -> Result<Exit, Failure> {
         Some(Command::Bench(arguments)) => bench::run(&arguments),
         Some(Command::Report(arguments)) => report::run(&arguments),
         Some(Command::Broker(arguments)) => broker::run(&arguments),
+        Some(Command::Cluster(arguments)) => cluster::run(&arguments),
         Some(Command::Systems(arguments)) => systems::run(&arguments),
     }
 }

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use mqassay_broker::core::config::{ConfigError, NodeConfig};
+use mqassay_broker::core::config::{ConfigError, NodeConfig, Peer};
+use mqassay_broker::core::types::NodeId;
 use mqassay_broker::mutant::Mutant;
 use mqassay_broker::node;
 use mqassay_harness::artifact::folder::{self, KeptRun};
@@ -166,6 +167,10 @@ pub fn run_plan(plan: &Plan, record: Record) -> Result<Run, RunError> {
 fn node_config(plan: &Plan) -> Result<NodeConfig, ConfigError> {
     let mut config = NodeConfig::tiny().with_settings(&plan.settings)?;
     config.listen = SocketAddr::from(([0, 0, 0, 0], NODE_PORT));
+    if plan.world.nodes > 1 {
+        let peer = |node| Peer { id: NodeId(node as i32), host: format!("node-{node}"), port: NODE_PORT };
+        config.cluster = (0..plan.world.nodes).map(peer).collect();
+    }
     Ok(config)
 }
 

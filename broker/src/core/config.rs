@@ -44,6 +44,8 @@ pub struct NodeConfig {
     pub default_replication_factor: u32,
     /// The nodes that vote in a new cluster, this one included; empty is this one alone.
     pub cluster: Vec<Peer>,
+    /// Whether the node joins a cluster that exists, whose nodes `cluster` lists, rather than begin a new one.
+    pub joins: bool,
     /// A follower of the metadata log that hears of no leader for this long, at least, stands for election.
     pub election_timeout: Duration,
     /// How often a broker tells the controller that it is alive.
@@ -52,6 +54,12 @@ pub struct NodeConfig {
     pub session_timeout: Duration,
     /// A change of the metadata that is not applied within this long is answered with REQUEST_TIMED_OUT.
     pub proposal_timeout: Duration,
+    /// A replica that has not had everything for this long is no longer in sync.
+    pub replica_lag_max: Duration,
+    /// The longest time that a leader holds a follower's fetch for which there is nothing yet.
+    pub replica_fetch_wait: Duration,
+    /// About the most bytes of frames that a leader answers a follower with.
+    pub replica_fetch_bytes_max: usize,
     /// Whether a Metadata request may create the topics that it names.
     pub auto_create_topics: bool,
     /// A snapshot of the metadata is written after this many records.
@@ -112,10 +120,14 @@ impl NodeConfig {
             default_partitions: 4,
             default_replication_factor: 1,
             cluster: Vec::new(),
+            joins: false,
             election_timeout: Duration::from_millis(1000),
             heartbeat_interval: Duration::from_millis(2000),
             session_timeout: Duration::from_millis(9000),
             proposal_timeout: Duration::from_secs(30),
+            replica_lag_max: Duration::from_secs(30),
+            replica_fetch_wait: Duration::from_millis(500),
+            replica_fetch_bytes_max: 4 << 20,
             auto_create_topics: true,
             snapshot_records: 10_000,
             group: GroupSettings::production(),
@@ -133,9 +145,12 @@ impl NodeConfig {
         config.retention_check = Duration::from_secs(1);
         config.tail_cache_bytes = 4 << 10;
         config.snapshot_records = 8;
-        config.election_timeout = Duration::from_millis(150);
-        config.heartbeat_interval = Duration::from_millis(100);
-        config.session_timeout = Duration::from_millis(600);
+        config.election_timeout = Duration::from_millis(500);
+        config.heartbeat_interval = Duration::from_millis(250);
+        config.session_timeout = Duration::from_millis(1500);
+        config.replica_lag_max = Duration::from_millis(3000);
+        config.replica_fetch_wait = Duration::from_millis(200);
+        config.replica_fetch_bytes_max = 8 << 10;
         config.proposal_timeout = Duration::from_secs(3);
         config.group = GroupSettings::tiny();
         config.frame_bytes_max = 1 << 20;
@@ -174,10 +189,14 @@ impl NodeConfig {
             "default-partitions" => self.default_partitions.to_string(),
             "default-replication-factor" => self.default_replication_factor.to_string(),
             "cluster" => peers_text(&self.cluster),
+            "join" => self.joins.to_string(),
             "election-timeout-ms" => self.election_timeout.as_millis().to_string(),
             "heartbeat-interval-ms" => self.heartbeat_interval.as_millis().to_string(),
             "session-timeout-ms" => self.session_timeout.as_millis().to_string(),
             "proposal-timeout-ms" => self.proposal_timeout.as_millis().to_string(),
+            "replica-lag-max-ms" => self.replica_lag_max.as_millis().to_string(),
+            "replica-fetch-wait-ms" => self.replica_fetch_wait.as_millis().to_string(),
+            "replica-fetch-bytes-max" => self.replica_fetch_bytes_max.to_string(),
             "min-insync-replicas" => class.min_insync_replicas.to_string(),
             "unclean-election" => class.unclean_election.to_string(),
             "failover" => class.failover.to_string(),
@@ -285,10 +304,17 @@ impl NodeConfig {
                 self.cluster = parse_peers(value)
                     .ok_or_else(|| refused("node ids with where they listen, as in 1=host:9092,2=other:9092"))?;
             }
+            "join" => self.joins = value.parse().map_err(|_| refused("`true` or `false`"))?,
             "election-timeout-ms" => self.election_timeout = milliseconds().ok_or_else(|| refused(MILLISECONDS))?,
             "heartbeat-interval-ms" => self.heartbeat_interval = milliseconds().ok_or_else(|| refused(MILLISECONDS))?,
             "session-timeout-ms" => self.session_timeout = milliseconds().ok_or_else(|| refused(MILLISECONDS))?,
             "proposal-timeout-ms" => self.proposal_timeout = milliseconds().ok_or_else(|| refused(MILLISECONDS))?,
+            "replica-lag-max-ms" => self.replica_lag_max = milliseconds().ok_or_else(|| refused(MILLISECONDS))?,
+            "replica-fetch-wait-ms" => self.replica_fetch_wait = milliseconds().ok_or_else(|| refused(MILLISECONDS))?,
+            "replica-fetch-bytes-max" => {
+                let parsed = value.parse().ok().filter(|bytes| (1024..=64 << 20).contains(bytes));
+                self.replica_fetch_bytes_max = parsed.ok_or_else(|| refused("bytes from 1024 to 2^26"))?;
+            }
             _ => match self.group.set(name, value) {
                 Some(Ok(())) => {}
                 Some(Err(wanted)) => return Err(refused(wanted)),
@@ -319,7 +345,7 @@ fn peers_text(peers: &[Peer]) -> String {
 }
 
 /// The settings' names, as the command line has them.
-pub const KEYS: [&str; 37] = [
+pub const KEYS: [&str; 41] = [
     "offsets-partitions",
     "offsets-retention-ms",
     "offsets-retention-check-ms",
@@ -343,10 +369,14 @@ pub const KEYS: [&str; 37] = [
     "default-partitions",
     "default-replication-factor",
     "cluster",
+    "join",
     "election-timeout-ms",
     "heartbeat-interval-ms",
     "session-timeout-ms",
     "proposal-timeout-ms",
+    "replica-lag-max-ms",
+    "replica-fetch-wait-ms",
+    "replica-fetch-bytes-max",
     "min-insync-replicas",
     "unclean-election",
     "failover",

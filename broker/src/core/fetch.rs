@@ -1,6 +1,7 @@
 //! Fetch, versions 4 to 18: whole batches from the one that holds the offset, below the high watermark, at once or
 //! when enough has come, at the latest after the wait that the request allows.
-//! Departures from Kafka: no sessions (session id 0 is always a full fetch), no followers, isolation levels are alike.
+//! Departures from Kafka: no sessions (session id 0 is always a full fetch), isolation levels are alike; replicas have a
+//! call of their own (`replica`), so that fetches come from clients alone, and only the leader answers them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -8,14 +9,13 @@ use std::time::Duration;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_request::FetchPartition;
-use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use kafka_protocol::messages::fetch_response::{EpochEndOffset, FetchableTopicResponse, PartitionData};
 use kafka_protocol::messages::{FetchRequest, FetchResponse};
 
 use super::gather::{Gather, ReadOwner};
-use super::log::{ReadError, ReadPiece};
+use super::log::{Log, ReadError, ReadPiece};
 use super::machine::{Answer, Core, Effects, RequestId};
-use super::produce::LEADER_EPOCH;
-use super::types::{Now, Offset, QueueId};
+use super::types::{LeaderEpoch, LogId, Now, Offset, QueueId};
 use crate::points;
 use crate::wire::request::RequestHeader;
 use crate::wire::response::Response;
@@ -115,6 +115,13 @@ impl Core {
         }
     }
 
+    /// Everyone who waits for records of a log looks again: it is led from elsewhere now.
+    pub(super) fn wake_fetches_of(&mut self, log: LogId) {
+        let waited: Vec<QueueId> =
+            self.fetches.waiters.keys().copied().filter(|queue| self.metadata.log_of(*queue) == Some(log)).collect();
+        waited.into_iter().for_each(|queue| self.wake_fetches(queue));
+    }
+
     pub(super) fn retry_woken_fetches(&mut self, now: Now, effects: &mut Effects) {
         for id in std::mem::take(&mut self.fetches.woken) {
             self.retry_fetch(id, now, effects);
@@ -206,11 +213,12 @@ impl Core {
                         if !read.pieces.is_empty() {
                             draft.reads.push((topic_index, partition_index, read.pieces));
                         }
-                        draft.has_error |= read.error.is_some();
+                        draft.has_error |= read.error.is_some() || read.diverging.is_some();
                         data.with_error_code(read.error.map_or(0, |error| error.code()))
                             .with_high_watermark(read.high_watermark.0)
                             .with_last_stable_offset(read.high_watermark.0)
                             .with_log_start_offset(read.log_start.0)
+                            .with_diverging_epoch(read.diverging.unwrap_or_default())
                             .with_aborted_transactions(None)
                     }
                     Err(error) => {
@@ -225,6 +233,19 @@ impl Core {
         draft
     }
 
+    /// A log that is led from here; compares the epoch that a client believes in with ours, -1 believes nothing.
+    pub(super) fn led_log(&self, id: LogId, believed: i32) -> Result<&Log, ResponseError> {
+        let known = self.metadata.placement(id).map_or(-1, |placement| placement.leader_epoch);
+        if believed > known {
+            return Err(ResponseError::UnknownLeaderEpoch);
+        }
+        if believed != -1 && believed < known {
+            return Err(ResponseError::FencedLeaderEpoch);
+        }
+        let log = self.logs.get(&id).filter(|log| log.leader_epoch().is_some());
+        log.ok_or(ResponseError::NotLeaderOrFollower)
+    }
+
     fn read_partition(
         &self,
         name: &str,
@@ -236,8 +257,7 @@ impl Core {
         let topic = self.metadata.topic(name).ok_or(unknown)?;
         let index = usize::try_from(wanted.partition).map_err(|_| unknown)?;
         let partition = topic.partitions.get(index).ok_or(unknown)?;
-        check_leader_epoch(wanted.current_leader_epoch)?;
-        let log = self.logs.get(&partition.log()).expect("applying the topic's record created its logs");
+        let log = self.led_log(partition.log(), wanted.current_leader_epoch)?;
         let queue = partition.queue();
         let mut read = PartitionRead {
             queue,
@@ -246,7 +266,15 @@ impl Core {
             pieces: Vec::new(),
             bytes: 0,
             error: None,
+            diverging: None,
         };
+        if wanted.last_fetched_epoch >= 0
+            && let Some((epoch, end)) = log.end_offset_of_epoch(queue, LeaderEpoch(wanted.last_fetched_epoch))
+            && (epoch.0 < wanted.last_fetched_epoch || end.0 < wanted.fetch_offset)
+        {
+            read.diverging = Some(EpochEndOffset::default().with_epoch(epoch.0).with_end_offset(end.0));
+            return Ok(read);
+        }
         let bytes_maximum = bytes_left.min(usize::try_from(wanted.partition_max_bytes).unwrap_or(0));
         if bytes_maximum == 0 && !is_first {
             return Ok(read);
@@ -273,17 +301,8 @@ struct PartitionRead {
     pieces: Vec<ReadPiece>,
     bytes: usize,
     error: Option<ResponseError>,
-}
-
-/// Compares the epoch that a client believes in with ours; -1 believes nothing.
-pub(super) fn check_leader_epoch(believed: i32) -> Result<(), ResponseError> {
-    if believed == -1 || believed == LEADER_EPOCH.0 {
-        Ok(())
-    } else if believed > LEADER_EPOCH.0 {
-        Err(ResponseError::UnknownLeaderEpoch)
-    } else {
-        Err(ResponseError::FencedLeaderEpoch)
-    }
+    /// Where the client's records and ours part ways.
+    diverging: Option<EpochEndOffset>,
 }
 
 fn finish(id: RequestId, reading: ReadingFetch, effects: &mut Effects) {

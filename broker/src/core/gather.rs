@@ -103,7 +103,10 @@ impl Core {
         now: Now,
         effects: &mut Effects,
     ) {
-        let Some(target) = self.reads.remove(&ticket) else { return };
+        let Some(target) = self.reads.remove(&ticket) else {
+            self.on_copy_read(ticket, &result, effects);
+            return;
+        };
         let log = self.logs.get_mut(&target.disk.log);
         // A piece that is gone or corrupt answers as a storage error, which clients retry; the next look is exact.
         let checked = match (log, result) {

@@ -35,6 +35,13 @@ impl Core {
         effects: &mut Effects,
     ) -> Result<(), ResponseError> {
         let epoch = self.leader_epoch(log).ok_or(ResponseError::NotCoordinator)?;
+        let is_safe = match (self.metadata.placement(log), self.metadata.log_class(log)) {
+            (Some(placement), Some(class)) => placement.isr.len() >= placement.isr_min(class),
+            (None, _) | (_, None) => false,
+        };
+        if !is_safe {
+            return Err(ResponseError::CoordinatorNotAvailable);
+        }
         let target = self.logs.get_mut(&log).ok_or(ResponseError::NotCoordinator)?;
         let appended = target.append(queue, batch, epoch, now, &mut effects.disk).map_err(|error| match error {
             AppendError::TooLarge { .. } => ResponseError::InvalidCommitOffsetSize,

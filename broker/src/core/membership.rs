@@ -15,6 +15,10 @@ impl Metadata {
         if self.brokers.get(&id).is_some_and(|known| known.incarnation == broker.incarnation) {
             return Applied::Refused(Refusal::StaleBrokerEpoch);
         }
+        if self.removed.get(&id) == Some(&broker.incarnation) {
+            return Applied::Refused(Refusal::StaleBrokerEpoch);
+        }
+        self.removed.remove(&id);
         let before = self.brokers.insert(id, broker);
         // The defect (KIP-841): who was fenced is believed to be in no in-sync set.
         if self.mutant == Some(Mutant::FencedReplicaRejoins) && before.is_some_and(|broker| broker.fenced) {
@@ -24,9 +28,8 @@ impl Metadata {
     }
 
     pub(super) fn unregister(&mut self, id: i32) -> Applied {
-        if self.brokers.remove(&id).is_none() {
-            return Applied::Refused(Refusal::UnknownBroker);
-        }
+        let Some(broker) = self.brokers.remove(&id) else { return Applied::Refused(Refusal::UnknownBroker) };
+        self.removed.insert(id, broker.incarnation);
         self.withdraw(id, DataFound::Clean)
     }
 
@@ -105,7 +108,11 @@ impl Metadata {
         let before = placement.clone();
         placement.set_isr(ids, class);
         placement.finish_move(Electorate { brokers: &self.brokers, class, mutant: self.mutant });
-        if placement.settle(&before) { Applied::Placements(vec![LogId(log)]) } else { Applied::Placements(Vec::new()) }
+        if !placement.settle(&before) {
+            // Nothing else changed, but proposals that are still under way are refused from now on.
+            placement.partition_epoch += 1;
+        }
+        Applied::Placements(vec![LogId(log)])
     }
 
     pub(super) fn cut_replica(&mut self, log: u64, broker: i32) -> Applied {

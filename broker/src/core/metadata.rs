@@ -177,6 +177,8 @@ pub struct Metadata {
     /// The same logs, with their replicas.
     pub(super) placements: BTreeMap<u64, Placement>,
     pub(super) brokers: Brokers,
+    /// Brokers that were unregistered, with the process that they had then.
+    pub(super) removed: BTreeMap<i32, u64>,
     /// The logs that queues share.
     shared: Vec<u64>,
     log_starts: BTreeMap<u64, i64>,
@@ -243,6 +245,9 @@ pub enum Applied {
 /// Why a record did nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// UNKNOWN_SERVER_ERROR (-1); no client asks for it.
+    #[error("the cluster has its identity")]
+    ClusterNamed,
     /// TOPIC_ALREADY_EXISTS (36).
     #[error("the topic exists")]
     TopicExists,
@@ -289,10 +294,22 @@ pub enum Refusal {
 
 /// A snapshot or record that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} of the metadata log is not readable: {source}; a newer version may have written it")]
+#[error("{what} of the metadata log is not readable: {reason}; a newer version may have written it")]
 pub struct MetadataUnreadable {
     what: &'static str,
-    source: serde_json::Error,
+    reason: String,
+}
+
+impl MetadataUnreadable {
+    /// A record cannot be read.
+    pub(super) fn record(error: impl std::fmt::Display) -> MetadataUnreadable {
+        MetadataUnreadable { what: "a record", reason: error.to_string() }
+    }
+
+    /// A snapshot cannot be read.
+    pub(super) fn snapshot(error: impl std::fmt::Display) -> MetadataUnreadable {
+        MetadataUnreadable { what: "a snapshot", reason: error.to_string() }
+    }
 }
 
 impl MetadataRecord {
@@ -303,7 +320,7 @@ impl MetadataRecord {
 
     /// Reads a record's bytes.
     pub fn decode(bytes: &[u8]) -> Result<MetadataRecord, MetadataUnreadable> {
-        serde_json::from_slice(bytes).map_err(|source| MetadataUnreadable { what: "a record", source })
+        serde_json::from_slice(bytes).map_err(MetadataUnreadable::record)
     }
 }
 
@@ -341,6 +358,7 @@ impl Metadata {
             logs: BTreeMap::new(),
             placements: BTreeMap::new(),
             brokers: BTreeMap::new(),
+            removed: BTreeMap::new(),
             shared: Vec::new(),
             log_starts: BTreeMap::new(),
             topic_number_next: 1,
@@ -356,8 +374,7 @@ impl Metadata {
 
     /// Reads a snapshot.
     pub fn decode_snapshot(bytes: &[u8]) -> Result<Metadata, MetadataUnreadable> {
-        let mut state: Metadata =
-            serde_json::from_slice(bytes).map_err(|source| MetadataUnreadable { what: "a snapshot", source })?;
+        let mut state: Metadata = serde_json::from_slice(bytes).map_err(MetadataUnreadable::snapshot)?;
         state.names = state.topics.iter().map(|(name, topic)| (topic.number, name.clone())).collect();
         let partitions = state.topics.values().flat_map(|topic| &topic.partitions);
         state.queue_logs = partitions.map(|partition| (partition.queue, partition.log)).collect();
@@ -448,6 +465,16 @@ impl Metadata {
         self.brokers.iter().map(|(id, broker)| (NodeId(*id), broker))
     }
 
+    /// Whether a broker was unregistered, and no process of it registered since.
+    pub fn is_unregistered(&self, id: NodeId) -> bool {
+        self.removed.contains_key(&id.0)
+    }
+
+    /// Whether this very process was unregistered.
+    pub fn is_removed(&self, id: NodeId, incarnation: u64) -> bool {
+        self.removed.get(&id.0) == Some(&incarnation)
+    }
+
     /// Whether a log or queue that is not listed was removed; otherwise it may be still to come.
     pub fn has_passed(&self, log: LogId, queue: Option<QueueId>) -> bool {
         log.0 < self.log_next && queue.is_none_or(|queue| queue.0 < self.queue_next)
@@ -468,6 +495,7 @@ impl Metadata {
         let offset = self.record_next;
         self.record_next += 1;
         match record {
+            MetadataRecord::ClusterNamed { .. } if self.cluster != 0 => Applied::Refused(Refusal::ClusterNamed),
             MetadataRecord::ClusterNamed { cluster } => {
                 self.cluster = cluster;
                 Applied::ClusterNamed

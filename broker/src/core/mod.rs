@@ -4,6 +4,7 @@
 //! Records live in `log`. Not here: bytes on the wire (`wire`) and performing effects (`node`, `store`).
 
 mod admin;
+mod alter_configs;
 pub mod batch;
 pub mod config;
 mod control;
@@ -22,7 +23,9 @@ pub mod peer;
 pub mod placement;
 mod produce;
 mod producer_ids;
+mod quorum;
 pub mod raft;
+mod reassignments;
 mod replica;
 pub mod settings;
 mod topics;

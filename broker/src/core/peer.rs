@@ -6,7 +6,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use super::raft::message::RaftMessage;
-use super::types::{LogId, NodeId, Offset, Position};
+use super::types::{LogId, NodeId, Position};
 use crate::wire::frame::LENGTH_BYTES;
 
 /// A message between nodes.
@@ -81,46 +81,54 @@ pub enum ControlMessage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogMessage {
     /// A follower wants frames.
-    Fetch {
-        /// The log.
-        log: LogId,
-        /// The follower's broker epoch.
-        broker_epoch: i64,
-        /// The leader epoch that it follows.
-        leader_epoch: i32,
-        /// Its counted position: its vote for the watermark.
-        position: Position,
-        /// The epoch of its last frame; -1 for none.
-        last_epoch: i32,
-        /// Its end, from which it wants frames.
-        fetch_from: Position,
-    },
+    Fetch(CopyFetch),
     /// What the leader answers.
-    Fetched {
-        /// The log.
-        log: LogId,
-        /// The leader's epoch.
-        leader_epoch: i32,
-        /// The high watermark.
-        high_watermark: Position,
-        /// Where the leader's log begins.
-        start_position: Position,
-        /// What it brings.
-        outcome: Fetched,
-    },
+    Fetched(CopyFetched),
 }
 
-/// The outcome of a fetch.
+/// A follower's question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Fetched {
-    /// Frames from the position wanted on.
-    Frames {
-        /// The frames as they are stored; they travel behind the message.
-        #[serde(skip)]
-        bytes: Bytes,
-        /// The queues' log starts that DeleteRecords moved are in the metadata; this is where frames may be missing.
-        next_offset: Option<Offset>,
-    },
+pub struct CopyFetch {
+    /// The log.
+    pub log: LogId,
+    /// Names the question; the answer repeats it.
+    pub tag: u64,
+    /// The follower's broker epoch.
+    pub broker_epoch: i64,
+    /// The leader epoch that it follows.
+    pub leader_epoch: i32,
+    /// Its counted position: its vote for the watermark.
+    pub position: Position,
+    /// The epoch of its last frame; -1 for none.
+    pub last_epoch: i32,
+    /// Its end, from which it wants frames.
+    pub fetch_from: Position,
+    /// Nothing that it has is the leader's: it wants to begin where the leader's log begins.
+    pub restart: bool,
+}
+
+/// A leader's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyFetched {
+    /// The log.
+    pub log: LogId,
+    /// The question's name.
+    pub tag: u64,
+    /// The leader epoch that the question named.
+    pub leader_epoch: i32,
+    /// The high watermark.
+    pub high_watermark: Position,
+    /// Where the leader's log begins.
+    pub start_position: Position,
+    /// What it brings.
+    pub outcome: Copied,
+}
+
+/// The outcome of a follower's question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Copied {
+    /// Whole frames from the position wanted on, as they are stored; they travel behind the message.
+    Frames(#[serde(skip)] Bytes),
     /// The follower's log is another one behind this point.
     Diverging {
         /// The leader's largest epoch that is not above the follower's last.
@@ -128,6 +136,8 @@ pub enum Fetched {
         /// Where that epoch ends.
         end: Position,
     },
+    /// What the follower wants was freed: a carrier, behind which its log is to begin anew.
+    Restart(Bytes),
     /// A Kafka error code.
     Refused(i16),
 }
@@ -152,7 +162,7 @@ impl PeerMessage {
     /// Its frame in two parts, one to be sent behind the other.
     pub fn encode(&self) -> (Bytes, Bytes) {
         let tail = match self {
-            PeerMessage::Log(LogMessage::Fetched { outcome: Fetched::Frames { bytes, .. }, .. }) => bytes.clone(),
+            PeerMessage::Log(LogMessage::Fetched(CopyFetched { outcome: Copied::Frames(bytes), .. })) => bytes.clone(),
             PeerMessage::Log(_) | PeerMessage::Raft(_) | PeerMessage::Control(_) => Bytes::new(),
         };
         (frame(self.key(), self, tail.len()), tail)
@@ -164,7 +174,8 @@ impl PeerMessage {
         if key != message.key() {
             return Err(PeerError { reason: format!("its key {key} is not that of its message") });
         }
-        if let PeerMessage::Log(LogMessage::Fetched { outcome: Fetched::Frames { bytes, .. }, .. }) = &mut message {
+        if let PeerMessage::Log(LogMessage::Fetched(CopyFetched { outcome: Copied::Frames(bytes), .. })) = &mut message
+        {
             *bytes = tail;
         }
         Ok(message)
@@ -239,13 +250,14 @@ mod tests {
     use super::*;
 
     fn fetched(bytes: &'static [u8]) -> PeerMessage {
-        PeerMessage::Log(LogMessage::Fetched {
+        PeerMessage::Log(LogMessage::Fetched(CopyFetched {
             log: LogId(3),
+            tag: 5,
             leader_epoch: 7,
             high_watermark: Position(100),
             start_position: Position(0),
-            outcome: Fetched::Frames { bytes: Bytes::from_static(bytes), next_offset: None },
-        })
+            outcome: Copied::Frames(Bytes::from_static(bytes)),
+        }))
     }
 
     fn joined(message: &PeerMessage) -> Bytes {

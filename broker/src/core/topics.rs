@@ -226,6 +226,18 @@ impl Core {
                     answer.low_watermark = offset.0;
                 }
             }
+            Response::AlterConfigs(response) => response.responses[slot.outer].error_code = error.unwrap_or(0),
+            Response::IncrementalAlterConfigs(response) => {
+                response.responses[slot.outer].error_code = error.unwrap_or(0);
+            }
+            Response::AlterPartitionReassignments(response) => {
+                response.responses[slot.outer].partitions[slot.inner].error_code = error.unwrap_or(0);
+            }
+            Response::ElectLeaders(response) => {
+                let results = &mut response.replica_election_results[slot.outer];
+                results.partition_result[slot.inner].error_code = error.unwrap_or(0);
+            }
+            Response::UnregisterBroker(response) => response.error_code = error.unwrap_or(0),
             Response::Produce(_)
             | Response::Fetch(_)
             | Response::ListOffsets(_)
@@ -235,6 +247,7 @@ impl Core {
             | Response::InitProducerId(_)
             | Response::OffsetForLeaderEpoch(_)
             | Response::DescribeConfigs(_)
+            | Response::ListPartitionReassignments(_)
             | Response::DescribeCluster(_)
             | Response::JoinGroup(_)
             | Response::ConsumerGroupHeartbeat(_)
@@ -384,6 +397,7 @@ impl Core {
 /// The error code of a record that found the state changed.
 pub(super) fn refusal_error(refusal: Refusal) -> ResponseError {
     match refusal {
+        Refusal::ClusterNamed => ResponseError::UnknownServerError,
         Refusal::TopicExists => ResponseError::TopicAlreadyExists,
         Refusal::UnknownTopic => ResponseError::UnknownTopicOrPartition,
         Refusal::NotMorePartitions => ResponseError::InvalidPartitions,

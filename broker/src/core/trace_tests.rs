@@ -255,6 +255,7 @@ impl Player {
                 writeln!(self.output, "snapshot {name}").unwrap();
                 self.started.push_back(effect);
             }
+            DiskEffect::Cut { .. } | DiskEffect::Restart { .. } => panic!("no log is cut in these traces"),
             DiskEffect::Reopen { log } => {
                 writeln!(self.output, "reopen log {log}").unwrap();
                 self.started.push_back(effect);

@@ -48,12 +48,8 @@ newtype!(
     ProducerEpoch(i16)
 );
 newtype!(
-    /// A partition leader's epoch as batches carry it; -1 is none.
+    /// The epoch of a log's leader, as batches and frames carry it; -1 is none.
     LeaderEpoch(i32)
-);
-newtype!(
-    /// How often a log has been opened: every recovery starts the next one.
-    LogEpoch(u32)
 );
 newtype!(
     /// Names a read that is under way; the caller chooses it.

@@ -12,6 +12,8 @@ use tokio::sync::Notify;
 
 use super::shard::{Shard, Shared};
 use crate::core::machine::{Answer, Event, RequestId};
+use crate::core::peer::{Hello, PeerMessage};
+use crate::core::types::NodeId;
 use crate::ports::{Clock, Disk, Observer};
 use crate::wire::frame::{LENGTH_BYTES, take_frame};
 use crate::wire::request;
@@ -143,17 +145,35 @@ async fn read<D: Disk, C: Clock, O: Observer, S: AsyncRead>(
     let mut buffer = BytesMut::new();
     let mut events = Vec::new();
     let wake = outgoing.borrow().reader.clone();
+    let mut peer = None;
     loop {
-        let parsed = take_requests(&mut buffer, connection, outgoing, bounds.frame_bytes_max, &mut events);
+        let parsed = match peer {
+            Some(from) => take_messages(&mut buffer, from, &mut events),
+            None => take_requests(&mut buffer, connection, outgoing, bounds.frame_bytes_max, &mut events),
+        };
         if !events.is_empty() {
             let Some(shard) = shard.upgrade() else { return };
             shard.borrow_mut().take_turn(events.drain(..));
         }
-        if parsed.is_err() || outgoing.borrow().is_closed {
+        let greeted = match parsed {
+            Ok(greeted) => greeted,
+            Err(()) => return,
+        };
+        if outgoing.borrow().is_closed {
             return;
         }
+        if let Some(hello) = greeted {
+            let is_welcome = shard.upgrade().is_some_and(|shard| shard.borrow().welcomes(&hello));
+            if !is_welcome {
+                tracing::warn!(node = %hello.node, "connection closed: the node is of another cluster, or has this one's id");
+                return;
+            }
+            peer = Some(hello.node);
+            continue;
+        }
         let Some(is_draining) = shard.upgrade().map(|shard| shard.borrow().is_draining) else { return };
-        if is_draining || !outgoing.borrow().has_room() {
+        // A node that ends still hears of other nodes: they are to take over.
+        if (is_draining && peer.is_none()) || !outgoing.borrow().has_room() {
             wake.notified().await;
             continue;
         }
@@ -172,24 +192,50 @@ async fn read<D: Disk, C: Clock, O: Observer, S: AsyncRead>(
     }
 }
 
-/// Takes whole requests off the buffer while there is room; an error ends the connection.
+/// Takes whole messages of another node off the buffer; an error ends the connection.
+fn take_messages(buffer: &mut BytesMut, from: NodeId, events: &mut Vec<Event>) -> Result<Option<Hello>, ()> {
+    loop {
+        match take_frame(buffer, PEER_FRAME_BYTES_MAX) {
+            Ok(Some(frame)) => match PeerMessage::decode(frame) {
+                Ok(message) => events.push(Event::Peer { from, message }),
+                Err(error) => {
+                    tracing::warn!(%error, %from, "connection closed");
+                    return Err(());
+                }
+            },
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                tracing::warn!(%error, %from, "connection closed");
+                return Err(());
+            }
+        }
+    }
+}
+
+/// Takes whole requests off the buffer while there is room; an error ends the connection. A greeting of another node
+/// ends the requests: what follows are its messages.
 fn take_requests(
     buffer: &mut BytesMut,
     connection: u64,
     outgoing: &Rc<RefCell<Outgoing>>,
     frame_bytes_max: usize,
     events: &mut Vec<Event>,
-) -> Result<(), ()> {
+) -> Result<Option<Hello>, ()> {
     let mut outgoing = outgoing.borrow_mut();
     while !outgoing.is_closed && outgoing.has_room() {
         let frame = match take_frame(buffer, frame_bytes_max) {
             Ok(Some(frame)) => frame,
-            Ok(None) => return Ok(()),
+            Ok(None) => return Ok(None),
             Err(error) => {
                 tracing::debug!(%error, connection, "connection closed");
                 return Err(());
             }
         };
+        if Hello::is_hello(&frame) {
+            return Hello::decode(frame)
+                .map(Some)
+                .map_err(|error| tracing::warn!(%error, connection, "connection closed"));
+        }
         match request::decode(frame) {
             Ok((header, request)) => {
                 let id = RequestId { connection, sequence: outgoing.expect_answer() };
@@ -201,7 +247,7 @@ fn take_requests(
             }
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 async fn write<D: Disk, C: Clock, O: Observer, S: AsyncWrite>(
@@ -266,5 +312,7 @@ const REQUESTS_IN_FLIGHT_MAX: usize = 256;
 const OUTPUT_BYTES_MAX: usize = 16 << 20;
 /// The most bytes reserved on the word of a frame's length.
 const CLAIM_BYTES_MAX: usize = 1 << 20;
+/// The longest message of another node, in bytes.
+const PEER_FRAME_BYTES_MAX: usize = 256 << 20;
 const READ_BYTES: usize = 64 << 10;
 const READ_BYTES_MIN: usize = 4 << 10;

@@ -4,6 +4,7 @@
 //! Not here: decisions (`core`), files (`store`), sockets and clocks (`real`, or a simulation's ports).
 
 mod connection;
+mod peers;
 mod shard;
 
 use std::cell::RefCell;
@@ -68,6 +69,7 @@ impl NodeExit {
                 // A flipped bit can make the format's number a newer one; refusing to start is the answer to both.
                 OpenError::Io { .. }
                 | OpenError::NewerFormat { .. }
+                | OpenError::OlderFormat { .. }
                 | OpenError::FormatUnreadable
                 | OpenError::SnapshotsUnreadable { .. }
                 | OpenError::MetadataCorrupt => true,
@@ -118,6 +120,8 @@ pub async fn run<D: Disk, N: Net, C: Clock, R: Rand, O: Observer>(
         ready(bound);
         accept(&shared, listener, &clock, bounds).await;
     };
+    // Ends with the local set, or with the shard.
+    tokio::task::spawn_local(peers::keep_links(Rc::downgrade(&shared), net, clock.clone()));
     tokio::select! {
         biased;
         () = halted.notified() => {}
@@ -125,7 +129,7 @@ pub async fn run<D: Disk, N: Net, C: Clock, R: Rand, O: Observer>(
         () = keep_deadlines(&shared, &clock, &deadline_moved) => {}
         () = welcome => {}
     }
-    let result = end(&shared, &clock).await;
+    let result = end(&shared, &clock, &deadline_moved).await;
     connection::close_all(&shared);
     result
 }
@@ -177,7 +181,11 @@ async fn keep_deadlines<D: Disk, C: Clock, O: Observer>(
 }
 
 /// Ends cleanly: no more requests are taken, what was accepted is confirmed and answered, everything is synced.
-async fn end<D: Disk, C: Clock, O: Observer>(shared: &Shared<D, C, O>, clock: &C) -> Result<(), NodeExit> {
+async fn end<D: Disk, C: Clock, O: Observer>(
+    shared: &Shared<D, C, O>,
+    clock: &C,
+    deadline_moved: &tokio::sync::Notify,
+) -> Result<(), NodeExit> {
     let (halted, drained) = {
         let mut shard = shared.borrow_mut();
         if let Some(halt) = shard.halt.take() {
@@ -188,14 +196,21 @@ async fn end<D: Disk, C: Clock, O: Observer>(shared: &Shared<D, C, O>, clock: &C
     };
     let deadline = clock.sleep_until(clock.monotonic() + DRAIN);
     let wait = async {
-        while !shared.borrow().is_drained() {
-            drained.notified().await;
+        loop {
+            while !shared.borrow().is_drained() {
+                drained.notified().await;
+            }
+            // Only what is written down last says that the end was clean.
+            if !shared.borrow_mut().end_cleanly() {
+                return;
+            }
         }
     };
     tokio::select! {
         biased;
         () = halted.notified() => {}
         () = wait => {}
+        () = keep_deadlines(shared, clock, deadline_moved) => {}
         () = deadline => tracing::warn!("the disk did not answer in time; unconfirmed appends are left to recovery"),
     }
     let halt = shared.borrow_mut().halt.take();

@@ -1,7 +1,8 @@
 //! A node's state behind one cell, and the turn: events go through the core, and its effects are performed in one
 //! order. A turn: (1) every event through the core, (2) inline disk effects in order, (3) points and events to the
 //! observer, (4) asynchronous disk effects started, (5) what the inline effects reported back through the core, again
-//! from 2 while there is more, (6) answers, each into its connection's output. A halt ends the turn before 3.
+//! from 2 while there is more, (6) answers, each into its connection's output, and messages to other nodes. A halt ends
+//! the turn before 3.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,9 +12,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::connection::Outgoing;
+use super::peers::Links;
 use crate::core::log::{DiskEffect, Halt};
 use crate::core::machine::{Core, Effects, Event};
-use crate::core::types::Now;
+use crate::core::peer::Hello;
+use crate::core::types::{NodeId, Now};
 use crate::points;
 use crate::ports::{Clock, Disk, Observer};
 use crate::store::Store;
@@ -24,6 +27,7 @@ pub(super) type Shared<D, C, O> = Rc<RefCell<Shard<D, C, O>>>;
 pub(super) struct Shard<D: Disk, C: Clock, O: Observer> {
     pub(super) connections: BTreeMap<u64, Rc<RefCell<Outgoing>>>,
     pub(super) connection_next: u64,
+    pub(super) links: Links,
     pub(super) halt: Option<Halt>,
     pub(super) is_draining: bool,
     /// Notified when `halt` was set.
@@ -57,6 +61,7 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
         Shard {
             connections: BTreeMap::new(),
             connection_next: 0,
+            links: Links::default(),
             halt: None,
             is_draining: false,
             halted: Rc::new(Notify::new()),
@@ -138,8 +143,30 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
             connection.borrow().wake_reader();
         }
         let mut effects = Effects::default();
+        let now = now(&self.clock);
+        self.core.begin_shutdown(now, &mut effects);
         self.core.sync_all(&mut effects);
         self.take_turn_with(effects, []);
+    }
+
+    /// Writes down that everything is synced; whether that was still to do.
+    pub(super) fn end_cleanly(&mut self) -> bool {
+        let mut effects = Effects::default();
+        let now = now(&self.clock);
+        self.core.sync_all(&mut effects);
+        let has_written = self.core.end_cleanly(now, &mut effects);
+        self.take_turn_with(effects, []);
+        has_written
+    }
+
+    /// What to say to a node first, and where it is.
+    pub(super) fn greeting(&self, to: NodeId) -> (bytes::Bytes, Option<(String, u16)>) {
+        (self.core.hello().encode(), self.core.address_of(to))
+    }
+
+    /// Whether a node that greets belongs to the same cluster.
+    pub(super) fn welcomes(&self, hello: &Hello) -> bool {
+        self.core.welcomes(hello)
     }
 
     pub(super) fn is_serving(&self) -> bool {
@@ -166,6 +193,9 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
             let Some(connection) = self.connections.get(&id.connection) else { continue };
             self.observer.point(points::REPLY_QUEUED);
             connection.borrow_mut().answer(id.sequence, answer);
+        }
+        for (to, message) in effects.peers {
+            self.links.send(to, &message);
         }
     }
 

@@ -70,6 +70,22 @@ pub fn run_broker(
     Ok(ended?)
 }
 
+/// Blocks the calling thread until SIGTERM or Ctrl-C.
+pub fn wait_for_signal() -> Result<(), BrokerExit> {
+    let system = |what| move |source| BrokerExit::System { what, source };
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(system("a runtime"))?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(system("a signal handler"))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(system("a signal handler"))?;
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        Ok(())
+    })
+}
+
 /// As `run_broker`, until SIGTERM or Ctrl-C.
 pub fn run_broker_until_signal(
     config: NodeConfig,

@@ -35,6 +35,8 @@ pub enum Api {
     OffsetForLeaderEpoch,
     /// Settings with their values and defaults.
     DescribeConfigs,
+    /// Replace topics' settings.
+    AlterConfigs,
     /// Add queues to topics.
     CreatePartitions,
     /// A member joins a group of the classic protocol.
@@ -61,13 +63,23 @@ pub enum Api {
     ConsumerGroupHeartbeat,
     /// Groups of the new protocol with their members.
     ConsumerGroupDescribe,
+    /// Elect preferred leaders, or unclean ones.
+    ElectLeaders,
+    /// Change single settings of topics.
+    IncrementalAlterConfigs,
+    /// Move logs to other replicas.
+    AlterPartitionReassignments,
+    /// The moves under way.
+    ListPartitionReassignments,
     /// The brokers of the cluster.
     DescribeCluster,
+    /// Forget a broker that is gone for good.
+    UnregisterBroker,
 }
 
 impl Api {
     /// Every call, by ascending key.
-    pub const ALL: [Api; 26] = [
+    pub const ALL: [Api; 32] = [
         Api::Produce,
         Api::Fetch,
         Api::ListOffsets,
@@ -88,10 +100,16 @@ impl Api {
         Api::InitProducerId,
         Api::OffsetForLeaderEpoch,
         Api::DescribeConfigs,
+        Api::AlterConfigs,
         Api::CreatePartitions,
         Api::DeleteGroups,
+        Api::ElectLeaders,
+        Api::IncrementalAlterConfigs,
+        Api::AlterPartitionReassignments,
+        Api::ListPartitionReassignments,
         Api::OffsetDelete,
         Api::DescribeCluster,
+        Api::UnregisterBroker,
         Api::ConsumerGroupHeartbeat,
         Api::ConsumerGroupDescribe,
     ];
@@ -132,6 +150,12 @@ impl Api {
             Api::ListGroups => ApiKey::ListGroups,
             Api::DescribeGroups => ApiKey::DescribeGroups,
             Api::DeleteGroups => ApiKey::DeleteGroups,
+            Api::ElectLeaders => ApiKey::ElectLeaders,
+            Api::AlterConfigs => ApiKey::AlterConfigs,
+            Api::IncrementalAlterConfigs => ApiKey::IncrementalAlterConfigs,
+            Api::AlterPartitionReassignments => ApiKey::AlterPartitionReassignments,
+            Api::ListPartitionReassignments => ApiKey::ListPartitionReassignments,
+            Api::UnregisterBroker => ApiKey::UnregisterBroker,
             Api::DescribeCluster => ApiKey::DescribeCluster,
             Api::ConsumerGroupHeartbeat => ApiKey::ConsumerGroupHeartbeat,
             Api::ConsumerGroupDescribe => ApiKey::ConsumerGroupDescribe,
@@ -197,6 +221,12 @@ impl Api {
             Api::ListGroups => both::<messages::ListGroupsRequest>(),
             Api::DescribeGroups => both::<messages::DescribeGroupsRequest>(),
             Api::DeleteGroups => both::<messages::DeleteGroupsRequest>(),
+            Api::ElectLeaders => both::<messages::ElectLeadersRequest>(),
+            Api::AlterConfigs => both::<messages::AlterConfigsRequest>(),
+            Api::IncrementalAlterConfigs => both::<messages::IncrementalAlterConfigsRequest>(),
+            Api::AlterPartitionReassignments => both::<messages::AlterPartitionReassignmentsRequest>(),
+            Api::ListPartitionReassignments => both::<messages::ListPartitionReassignmentsRequest>(),
+            Api::UnregisterBroker => both::<messages::UnregisterBrokerRequest>(),
             Api::DescribeCluster => both::<messages::DescribeClusterRequest>(),
             Api::ConsumerGroupHeartbeat => both::<messages::ConsumerGroupHeartbeatRequest>(),
             Api::ConsumerGroupDescribe => both::<messages::ConsumerGroupDescribeRequest>(),
@@ -229,6 +259,12 @@ impl Api {
             Api::ListGroups => group_shape::LIST_GROUPS,
             Api::DescribeGroups => group_shape::DESCRIBE_GROUPS,
             Api::DeleteGroups => group_shape::DELETE_GROUPS,
+            Api::ElectLeaders => shape::ELECT_LEADERS,
+            Api::AlterConfigs => shape::ALTER_CONFIGS,
+            Api::IncrementalAlterConfigs => shape::INCREMENTAL_ALTER_CONFIGS,
+            Api::AlterPartitionReassignments => shape::ALTER_PARTITION_REASSIGNMENTS,
+            Api::ListPartitionReassignments => shape::LIST_PARTITION_REASSIGNMENTS,
+            Api::UnregisterBroker => shape::UNREGISTER_BROKER,
             Api::DescribeCluster => shape::DESCRIBE_CLUSTER,
             Api::ConsumerGroupHeartbeat => group_shape::CONSUMER_GROUP_HEARTBEAT,
             Api::ConsumerGroupDescribe => group_shape::CONSUMER_GROUP_DESCRIBE,

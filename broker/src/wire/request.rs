@@ -3,12 +3,13 @@
 
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::{
-    ApiVersionsRequest, ConsumerGroupDescribeRequest, ConsumerGroupHeartbeatRequest, CreatePartitionsRequest,
-    CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
-    DescribeConfigsRequest, DescribeGroupsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
-    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest, MetadataRequest,
-    OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, OffsetForLeaderEpochRequest, ProduceRequest,
-    SyncGroupRequest,
+    AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiVersionsRequest, ConsumerGroupDescribeRequest,
+    ConsumerGroupHeartbeatRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
+    DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest,
+    ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest,
+    ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest, UnregisterBrokerRequest,
 };
 use kafka_protocol::protocol::{Decodable, StrBytes};
 
@@ -66,6 +67,12 @@ pub enum Request {
     ListGroups(ListGroupsRequest),
     DescribeGroups(DescribeGroupsRequest),
     DeleteGroups(DeleteGroupsRequest),
+    ElectLeaders(ElectLeadersRequest),
+    AlterConfigs(AlterConfigsRequest),
+    IncrementalAlterConfigs(IncrementalAlterConfigsRequest),
+    AlterPartitionReassignments(AlterPartitionReassignmentsRequest),
+    ListPartitionReassignments(ListPartitionReassignmentsRequest),
+    UnregisterBroker(UnregisterBrokerRequest),
 }
 
 /// Why a frame is no request; its connection is to be closed.
@@ -161,6 +168,18 @@ fn decode_body(
         }
         Api::DescribeConfigs => DescribeConfigsRequest::decode(body, version).map(Request::DescribeConfigs),
         Api::CreatePartitions => CreatePartitionsRequest::decode(body, version).map(Request::CreatePartitions),
+        Api::ElectLeaders => ElectLeadersRequest::decode(body, version).map(Request::ElectLeaders),
+        Api::AlterConfigs => AlterConfigsRequest::decode(body, version).map(Request::AlterConfigs),
+        Api::IncrementalAlterConfigs => {
+            IncrementalAlterConfigsRequest::decode(body, version).map(Request::IncrementalAlterConfigs)
+        }
+        Api::AlterPartitionReassignments => {
+            AlterPartitionReassignmentsRequest::decode(body, version).map(Request::AlterPartitionReassignments)
+        }
+        Api::ListPartitionReassignments => {
+            ListPartitionReassignmentsRequest::decode(body, version).map(Request::ListPartitionReassignments)
+        }
+        Api::UnregisterBroker => UnregisterBrokerRequest::decode(body, version).map(Request::UnregisterBroker),
         Api::DescribeCluster => DescribeClusterRequest::decode(body, version).map(Request::DescribeCluster),
         Api::JoinGroup => {
             JoinGroupRequest::decode(body, version).map(|request| Request::JoinGroup { client_id, request })

@@ -3,12 +3,14 @@
 
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::messages::{
-    ApiVersionsResponse, ConsumerGroupDescribeResponse, ConsumerGroupHeartbeatResponse, CreatePartitionsResponse,
-    CreateTopicsResponse, DeleteGroupsResponse, DeleteRecordsResponse, DeleteTopicsResponse, DescribeClusterResponse,
-    DescribeConfigsResponse, DescribeGroupsResponse, FetchResponse, FindCoordinatorResponse, HeartbeatResponse,
-    InitProducerIdResponse, JoinGroupResponse, LeaveGroupResponse, ListGroupsResponse, ListOffsetsResponse,
-    MetadataResponse, OffsetCommitResponse, OffsetDeleteResponse, OffsetFetchResponse, OffsetForLeaderEpochResponse,
-    ProduceResponse, SyncGroupResponse,
+    AlterConfigsResponse, AlterPartitionReassignmentsResponse, ApiVersionsResponse, ConsumerGroupDescribeResponse,
+    ConsumerGroupHeartbeatResponse, CreatePartitionsResponse, CreateTopicsResponse, DeleteGroupsResponse,
+    DeleteRecordsResponse, DeleteTopicsResponse, DescribeClusterResponse, DescribeConfigsResponse,
+    DescribeGroupsResponse, ElectLeadersResponse, FetchResponse, FindCoordinatorResponse, HeartbeatResponse,
+    IncrementalAlterConfigsResponse, InitProducerIdResponse, JoinGroupResponse, LeaveGroupResponse, ListGroupsResponse,
+    ListOffsetsResponse, ListPartitionReassignmentsResponse, MetadataResponse, OffsetCommitResponse,
+    OffsetDeleteResponse, OffsetFetchResponse, OffsetForLeaderEpochResponse, ProduceResponse, SyncGroupResponse,
+    UnregisterBrokerResponse,
 };
 use kafka_protocol::protocol::{Encodable, StrBytes};
 
@@ -45,6 +47,12 @@ pub enum Response {
     ListGroups(ListGroupsResponse),
     DescribeGroups(DescribeGroupsResponse),
     DeleteGroups(DeleteGroupsResponse),
+    ElectLeaders(ElectLeadersResponse),
+    AlterConfigs(AlterConfigsResponse),
+    IncrementalAlterConfigs(IncrementalAlterConfigsResponse),
+    AlterPartitionReassignments(AlterPartitionReassignmentsResponse),
+    ListPartitionReassignments(ListPartitionReassignmentsResponse),
+    UnregisterBroker(UnregisterBrokerResponse),
 }
 
 /// A response that the codec refuses; its connection is to be closed.
@@ -173,7 +181,13 @@ fn fit(response: &mut Response, version: i16) {
         | Response::OffsetDelete(_)
         | Response::ListGroups(_)
         | Response::DescribeGroups(_)
-        | Response::DeleteGroups(_) => {}
+        | Response::DeleteGroups(_)
+        | Response::ElectLeaders(_)
+        | Response::AlterConfigs(_)
+        | Response::IncrementalAlterConfigs(_)
+        | Response::AlterPartitionReassignments(_)
+        | Response::ListPartitionReassignments(_)
+        | Response::UnregisterBroker(_) => {}
     }
 }
 
@@ -192,6 +206,12 @@ fn encode_body(response: &Response, version: i16, output: &mut BytesMut) -> Resu
         Response::OffsetForLeaderEpoch(body) => body.encode(output, version),
         Response::DescribeConfigs(body) => body.encode(output, version),
         Response::CreatePartitions(body) => body.encode(output, version),
+        Response::ElectLeaders(body) => body.encode(output, version),
+        Response::AlterConfigs(body) => body.encode(output, version),
+        Response::IncrementalAlterConfigs(body) => body.encode(output, version),
+        Response::AlterPartitionReassignments(body) => body.encode(output, version),
+        Response::ListPartitionReassignments(body) => body.encode(output, version),
+        Response::UnregisterBroker(body) => body.encode(output, version),
         Response::DescribeCluster(body) => body.encode(output, version),
         Response::JoinGroup(body) => body.encode(output, version),
         Response::ConsumerGroupHeartbeat(body) => body.encode(output, version),

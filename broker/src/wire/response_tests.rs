@@ -1,6 +1,10 @@
 //! Tests of the way out: every version of every call can be encoded with every field filled, and reads back.
 
 use bytes::{Buf, Bytes};
+use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
+use kafka_protocol::messages::alter_partition_reassignments_response::{
+    ReassignablePartitionResponse, ReassignableTopicResponse,
+};
 use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use kafka_protocol::messages::create_topics_response::{CreatableTopicConfigs, CreatableTopicResult};
@@ -10,9 +14,14 @@ use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
 };
+use kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
+use kafka_protocol::messages::incremental_alter_configs_response as incremental;
 use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use kafka_protocol::messages::list_partition_reassignments_response::{
+    OngoingPartitionReassignment, OngoingTopicReassignment,
+};
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
@@ -103,6 +112,12 @@ fn filled(api: Api) -> Response {
         | Api::DescribeConfigs
         | Api::CreatePartitions
         | Api::DescribeCluster => filled_administration(api, id),
+        Api::AlterConfigs
+        | Api::ElectLeaders
+        | Api::IncrementalAlterConfigs
+        | Api::AlterPartitionReassignments
+        | Api::ListPartitionReassignments
+        | Api::UnregisterBroker => filled_clusters(api),
         _ => group_tests::filled(api).expect("every other call is about groups"),
     }
 }
@@ -164,6 +179,43 @@ fn filled_administration(api: Api, id: Uuid) -> Response {
     }
 }
 
+fn filled_clusters(api: Api) -> Response {
+    let ids = || vec![BrokerId(3), BrokerId(4)];
+    match api {
+        Api::AlterConfigs => {
+            let resource = AlterConfigsResourceResponse::default()
+                .with_error_code(40)
+                .with_error_message(Some(text("m")))
+                .with_resource_name(text("orders"));
+            Response::AlterConfigs(AlterConfigsResponse::default().with_responses(vec![resource]))
+        }
+        Api::IncrementalAlterConfigs => {
+            let resource = incremental::AlterConfigsResourceResponse::default().with_resource_name(text("orders"));
+            Response::IncrementalAlterConfigs(IncrementalAlterConfigsResponse::default().with_responses(vec![resource]))
+        }
+        Api::ElectLeaders => {
+            let partition = PartitionResult::default().with_partition_id(2).with_error_code(84);
+            let topic = ReplicaElectionResult::default().with_topic(name()).with_partition_result(vec![partition]);
+            Response::ElectLeaders(ElectLeadersResponse::default().with_replica_election_results(vec![topic]))
+        }
+        Api::AlterPartitionReassignments => {
+            let partition = ReassignablePartitionResponse::default().with_partition_index(2).with_error_code(85);
+            let topic = ReassignableTopicResponse::default().with_name(name()).with_partitions(vec![partition]);
+            let response = AlterPartitionReassignmentsResponse::default().with_responses(vec![topic]);
+            Response::AlterPartitionReassignments(response)
+        }
+        Api::ListPartitionReassignments => {
+            let partition = OngoingPartitionReassignment::default()
+                .with_replicas(ids())
+                .with_adding_replicas(ids())
+                .with_removing_replicas(ids());
+            let topic = OngoingTopicReassignment::default().with_name(name()).with_partitions(vec![partition]);
+            Response::ListPartitionReassignments(ListPartitionReassignmentsResponse::default().with_topics(vec![topic]))
+        }
+        _ => Response::UnregisterBroker(UnregisterBrokerResponse::default().with_error_code(102)),
+    }
+}
+
 fn decode_back(api: Api, version: i16, body: &mut Bytes) -> Response {
     if let Some(response) = group_tests::decode_response(api, version, body) {
         return response;
@@ -184,6 +236,18 @@ fn decode_back(api: Api, version: i16, body: &mut Bytes) -> Response {
         }
         Api::DescribeConfigs => DescribeConfigsResponse::decode(body, version).map(Response::DescribeConfigs),
         Api::CreatePartitions => CreatePartitionsResponse::decode(body, version).map(Response::CreatePartitions),
+        Api::AlterConfigs => AlterConfigsResponse::decode(body, version).map(Response::AlterConfigs),
+        Api::ElectLeaders => ElectLeadersResponse::decode(body, version).map(Response::ElectLeaders),
+        Api::IncrementalAlterConfigs => {
+            IncrementalAlterConfigsResponse::decode(body, version).map(Response::IncrementalAlterConfigs)
+        }
+        Api::AlterPartitionReassignments => {
+            AlterPartitionReassignmentsResponse::decode(body, version).map(Response::AlterPartitionReassignments)
+        }
+        Api::ListPartitionReassignments => {
+            ListPartitionReassignmentsResponse::decode(body, version).map(Response::ListPartitionReassignments)
+        }
+        Api::UnregisterBroker => UnregisterBrokerResponse::decode(body, version).map(Response::UnregisterBroker),
         Api::DescribeCluster => DescribeClusterResponse::decode(body, version).map(Response::DescribeCluster),
         other => panic!("{other:?} has no answer here"),
     };

@@ -387,6 +387,42 @@ static CREATE_PARTITIONS_BODY: StructShape =
 /// CreatePartitions' body.
 pub const CREATE_PARTITIONS: MessageShape = MessageShape { body: &CREATE_PARTITIONS_BODY, flexible_from: 2 };
 
+static ALTER_CONFIGS_CONFIG: StructShape = plain(&[always(Kind::Text), always(Kind::Text)]);
+static ALTER_CONFIGS_RESOURCE: StructShape =
+    plain(&[always(INT8), always(Kind::Text), always(Kind::Array(&ALTER_CONFIGS_CONFIG))]);
+static ALTER_CONFIGS_BODY: StructShape = plain(&[always(Kind::Array(&ALTER_CONFIGS_RESOURCE)), always(BOOLEAN)]);
+/// AlterConfigs' body.
+pub const ALTER_CONFIGS: MessageShape = MessageShape { body: &ALTER_CONFIGS_BODY, flexible_from: 2 };
+
+static INCREMENTAL_CONFIG: StructShape = plain(&[always(Kind::Text), always(INT8), always(Kind::Text)]);
+static INCREMENTAL_RESOURCE: StructShape =
+    plain(&[always(INT8), always(Kind::Text), always(Kind::Array(&INCREMENTAL_CONFIG))]);
+static INCREMENTAL_BODY: StructShape = plain(&[always(Kind::Array(&INCREMENTAL_RESOURCE)), always(BOOLEAN)]);
+/// IncrementalAlterConfigs' body.
+pub const INCREMENTAL_ALTER_CONFIGS: MessageShape = MessageShape { body: &INCREMENTAL_BODY, flexible_from: 1 };
+
+static REASSIGN_PARTITION: StructShape = plain(&[always(INT32), always(INT32_ARRAY)]);
+static REASSIGN_TOPIC: StructShape = plain(&[always(Kind::Text), always(Kind::Array(&REASSIGN_PARTITION))]);
+static REASSIGN_BODY: StructShape = plain(&[always(INT32), since(1, BOOLEAN), always(Kind::Array(&REASSIGN_TOPIC))]);
+/// AlterPartitionReassignments' body.
+pub const ALTER_PARTITION_REASSIGNMENTS: MessageShape = MessageShape { body: &REASSIGN_BODY, flexible_from: 0 };
+
+static LIST_REASSIGNMENTS_TOPIC: StructShape = plain(&[always(Kind::Text), always(INT32_ARRAY)]);
+static LIST_REASSIGNMENTS_BODY: StructShape = plain(&[always(INT32), always(Kind::Array(&LIST_REASSIGNMENTS_TOPIC))]);
+/// ListPartitionReassignments' body.
+pub const LIST_PARTITION_REASSIGNMENTS: MessageShape =
+    MessageShape { body: &LIST_REASSIGNMENTS_BODY, flexible_from: 0 };
+
+static ELECT_LEADERS_TOPIC: StructShape = plain(&[always(Kind::Text), always(INT32_ARRAY)]);
+static ELECT_LEADERS_BODY: StructShape =
+    plain(&[since(1, INT8), always(Kind::Array(&ELECT_LEADERS_TOPIC)), always(INT32)]);
+/// ElectLeaders' body.
+pub const ELECT_LEADERS: MessageShape = MessageShape { body: &ELECT_LEADERS_BODY, flexible_from: 2 };
+
+static UNREGISTER_BROKER_BODY: StructShape = plain(&[always(INT32)]);
+/// UnregisterBroker's body.
+pub const UNREGISTER_BROKER: MessageShape = MessageShape { body: &UNREGISTER_BROKER_BODY, flexible_from: 0 };
+
 static DESCRIBE_CLUSTER_BODY: StructShape = plain(&[always(BOOLEAN), since(1, INT8), since(2, BOOLEAN)]);
 /// DescribeCluster's body.
 pub const DESCRIBE_CLUSTER: MessageShape = MessageShape { body: &DESCRIBE_CLUSTER_BODY, flexible_from: 0 };

@@ -17,11 +17,15 @@ pub(super) mod coordinator;
 mod describe;
 mod fetches;
 mod find;
+#[cfg(test)]
+mod laws;
 mod load;
 mod offsets;
 mod reconcile;
 mod record;
 pub(super) mod requests;
+#[cfg(test)]
+mod rig;
 pub(super) mod service;
 pub mod settings;
 mod subscription;

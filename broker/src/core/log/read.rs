@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::frame::{FRAME_BYTES, FrameCheck, check_frame};
 use super::{DiskPiece, IndexEntry, Log, Queue, ReadError, ReadFailure, ReadPiece, ReadPlan, TimestampLookup};
-use crate::core::types::{Offset, Position, QueueId};
+use crate::core::types::{LeaderEpoch, Offset, Position, QueueId};
 use crate::mutant::Mutant;
 
 /// The longest single read from disk, in bytes, unless one batch is longer.
@@ -47,6 +47,9 @@ impl Log {
     /// Verifies what a disk read brought, and gives the batches without their frames. Fences the queue on corruption.
     pub fn check_read(&mut self, piece: &DiskPiece, bytes: &Bytes) -> Result<Vec<Bytes>, ReadFailure> {
         assert_eq!(piece.log, self.id, "a read is checked by its own log");
+        if piece.opening != self.opening {
+            return Err(ReadFailure::Gone);
+        }
         let verify = self.mutant != Some(Mutant::ChecksumNotVerified);
         let mut batches = Vec::with_capacity(1);
         let mut at = 0;
@@ -89,6 +92,19 @@ impl Log {
         let mut pieces = Vec::with_capacity(2);
         self.add_piece(queue, entry, &mut pieces);
         Ok(TimestampLookup::InBatch { pieces, next_offset: entry.next_offset() })
+    }
+
+    /// The greatest epoch at or below `epoch`, and the offset where it ends in a queue; none where every epoch that is
+    /// left is greater. A leader's own epoch counts also before its first batch.
+    pub fn end_offset_of_epoch(&self, queue: QueueId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let next_offset = self.log_end_offset(queue);
+        if let Some(led) = self.leader_epoch.filter(|led| epoch >= *led) {
+            return Some((led, next_offset));
+        }
+        let (epoch, end) = self.epochs.end_of(epoch, self.end)?;
+        let Some(state) = self.queues.get(&queue) else { return Some((epoch, Offset(0))) };
+        let behind = state.entries.partition_point(|entry| entry.position < end);
+        Some((epoch, state.entries.get(behind).map_or(next_offset, |entry| entry.base_offset)))
     }
 
     /// The largest timestamp of a queue's batches between its log start and its high watermark, in milliseconds.
@@ -157,22 +173,24 @@ impl Log {
             at,
             length,
             position: entry.position,
+            opening: self.opening,
         }));
     }
 
-    fn segment_of(&self, position: Position) -> Position {
+    pub(super) fn segment_of(&self, position: Position) -> Position {
         let behind = self.segments.partition_point(|s| s.base <= position);
         self.segments[behind.checked_sub(1).expect("an entry's segment is kept as long as the entry")].base
     }
 
     fn fail_read(&mut self, piece: &DiskPiece, position: Position) -> ReadFailure {
-        if !self.segments.iter().any(|s| s.base == piece.segment) {
+        if piece.opening != self.opening || !self.segments.iter().any(|s| s.base == piece.segment) {
             return ReadFailure::Gone;
         }
         let Some(state) = self.queues.get_mut(&piece.queue) else {
             return ReadFailure::Gone;
         };
         state.fenced = true;
+        self.note_corruption(position);
         ReadFailure::Corrupt { queue: piece.queue, position }
     }
 }
