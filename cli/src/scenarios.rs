@@ -115,7 +115,7 @@ fn print_matrix(arguments: &MatrixArguments) -> Result<Exit, Failure> {
     if let Some(error) = broken {
         return Err(Failure::Undone(error.into()));
     }
-    Ok(if cells.iter().all(Cell::agrees) { Exit::Valid } else { Exit::Invalid })
+    Ok(if cells.iter().all(Cell::agrees) { Exit::Valid } else { Exit::Violation })
 }
 
 fn settings_of(cell: &Cell) -> String {

@@ -11,3 +11,4 @@ pub mod loss_matrix;
 pub mod mutants;
 pub mod runner;
 pub mod shrink;
+pub mod whitebox;
