@@ -33,6 +33,8 @@ pub struct ClusterOptions {
     pub backoff_minimum: Duration,
     /// Largest back-off, before the jitter of at most half of it.
     pub backoff_maximum: Duration,
+    /// Whether asking for a topic that is not there creates it.
+    pub auto_create: bool,
     /// The client mutant P4; see `mutant::ClientMutant::RestampsAppended`.
     pub restamps: bool,
 }
@@ -189,7 +191,7 @@ impl<D: Dial, T: Timer> Cluster<D, T> {
         if let Some(address) = self.known_leader(partition) {
             return Ok(address);
         }
-        let answer = self.refresh(std::slice::from_ref(&partition.topic), true, deadline).await?;
+        let answer = self.refresh(std::slice::from_ref(&partition.topic), self.inner.options.auto_create, deadline).await?;
         if let Some(address) = self.known_leader(partition) {
             return Ok(address);
         }

@@ -48,6 +48,8 @@ pub const FENCED_MEMBER_EPOCH: i16 = 110;
 pub const STALE_MEMBER_EPOCH: i16 = 113;
 /// TOPIC_ALREADY_EXISTS.
 pub const TOPIC_ALREADY_EXISTS: i16 = 36;
+/// INVALID_REPLICATION_FACTOR: more copies than there are nodes now.
+pub const INVALID_REPLICATION_FACTOR: i16 = 38;
 /// OUT_OF_ORDER_SEQUENCE_NUMBER: a gap before the batch.
 pub const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
 /// DUPLICATE_SEQUENCE_NUMBER: the batch is in the log, and older than what the broker remembers of the producer.
@@ -128,7 +130,7 @@ const TABLE: &[Meaning] = &[
     refused(35, "UNSUPPORTED_VERSION"),
     refused(TOPIC_ALREADY_EXISTS, "TOPIC_ALREADY_EXISTS"),
     refused(37, "INVALID_PARTITIONS"),
-    refused(38, "INVALID_REPLICATION_FACTOR"),
+    refused(INVALID_REPLICATION_FACTOR, "INVALID_REPLICATION_FACTOR"),
     refused(39, "INVALID_REPLICA_ASSIGNMENT"),
     refused(40, "INVALID_CONFIG"),
     elsewhere(41, "NOT_CONTROLLER"),

@@ -470,11 +470,7 @@ impl<D: Dial, T: Timer> Group<D, T> {
 
     async fn find_coordinator(&mut self) -> Result<String, CallError> {
         let group = text(&self.options.group);
-        // One key for brokers before version 4 of the call, a list for the others.
-        let request = FindCoordinatorRequest::default()
-            .with_key(group.clone())
-            .with_key_type(0)
-            .with_coordinator_keys(vec![group]);
+        let request = FindCoordinatorRequest::default().with_key_type(0).with_coordinator_keys(vec![group]);
         let answer = self.cluster.call_any(&request, self.cluster.after(self.options.request_timeout)).await?;
         let (code, host, port) = match answer.coordinators.first() {
             Some(found) => (found.error_code, &found.host, found.port),

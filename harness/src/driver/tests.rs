@@ -36,6 +36,7 @@ fn cluster_over<D: Dial, T: Timer>(dial: D, timer: T, address: String) -> (Clust
     let heard = told.clone();
     let events: Events = Rc::new(move |event| heard.borrow_mut().push(event));
     let options = ClusterOptions {
+        auto_create: true,
         restamps: false,
         bootstrap: vec![address],
         client_id: "test".to_string(),

@@ -112,6 +112,8 @@ impl<D: Dial, T: Timer> Context<D, T> {
             request_timeout,
             backoff_minimum: BACKOFF_MINIMUM,
             backoff_maximum: BACKOFF_MAXIMUM,
+            // In a cluster a node may not know yet a topic that another has just created.
+            auto_create: self.topics.iter().any(|topic| topic.auto_created),
             restamps: self.client_mutant == Some(ClientMutant::RestampsAppended),
         };
         Cluster::new(self.dial.clone(), self.timer.clone(), self.draws.clone(), self.events.clone(), options)
