@@ -22,17 +22,12 @@ pub(super) fn check(case: &Case<'_>) -> Result<Vec<Occurrence>, String> {
 }
 
 fn are_both_owners(case: &Case<'_>, group: u32, one: &Lease, other: &Lease) -> bool {
-    let overlap = one.since_us < other.until_us && other.since_us < one.until_us;
-    let confirmed_after = |lease: &Lease, since_us: u64| lease.confirmed.is_some_and(|(at_us, _)| at_us > since_us);
+    let (first, second) = if one.since_us <= other.since_us { (one, other) } else { (other, one) };
+    let overlap = second.since_us < first.until_us && first.since_us < second.until_us;
     let in_one_generation = one.generation == other.generation && case.context.is_classic(group);
-    overlap
-        && (in_one_generation
-            || confirmed_after(one, other.since_us) && other.until_us > confirmation(one)
-            || confirmed_after(other, one.since_us) && one.until_us > confirmation(other))
-}
-
-fn confirmation(lease: &Lease) -> u64 {
-    lease.confirmed.map_or(0, |(at_us, _)| at_us)
+    // The second is confirmed after the first got its lease, as it should be; not so the other way round.
+    let is_first_confirmed = first.confirmed.is_some_and(|(at_us, _)| at_us > second.since_us);
+    overlap && (in_one_generation || is_first_confirmed)
 }
 
 fn occurrence(case: &Case<'_>, group: u32, _view: &GroupView, one: &Lease, other: &Lease) -> Occurrence {

@@ -191,7 +191,8 @@ impl<D: Dial, T: Timer> Cluster<D, T> {
         if let Some(address) = self.known_leader(partition) {
             return Ok(address);
         }
-        let answer = self.refresh(std::slice::from_ref(&partition.topic), self.inner.options.auto_create, deadline).await?;
+        let answer =
+            self.refresh(std::slice::from_ref(&partition.topic), self.inner.options.auto_create, deadline).await?;
         if let Some(address) = self.known_leader(partition) {
             return Ok(address);
         }
