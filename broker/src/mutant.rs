@@ -49,13 +49,14 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every mutant, in the order of the published table.
-    pub const ALL: [Mutant; 6] = [
+    pub const ALL: [Mutant; 7] = [
         Mutant::AckBeforeSync,
         Mutant::DirectoryNotSynced,
         Mutant::ChecksumNotVerified,
         Mutant::ProducerExpiresEarly,
         Mutant::WindowNotRecovered,
         Mutant::TornTailKept,
+        Mutant::UncleanElection,
     ];
 
     /// The mutant's public name: the row of the published table, or its own words.

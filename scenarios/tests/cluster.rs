@@ -10,9 +10,15 @@ use mqassay_harness::plan::{Endpoint, Fault, FaultAction, LinkRule, Plan, Trigge
 use mqassay_scenarios::runner::{Record, Run, run_plan};
 
 fn plan(seed: u64, faults: Vec<FaultAction>) -> Plan {
-    let text = "name = \"cluster\"\ntitle = \"Three nodes.\"\n[world]\nnodes = 3\n[settings]\nflush = [\"ack\"]\n\
-                [topics]\ncount = 2\nqueues = 4\n[workload]\nacks = [-1]\n";
-    let mut plan = sample(&Scenario::parse("cluster", text).unwrap(), seed, None);
+    plan_with("flush = [\"ack\"]\n", seed, faults)
+}
+
+fn plan_with(settings: &str, seed: u64, faults: Vec<FaultAction>) -> Plan {
+    let text = format!(
+        "name = \"cluster\"\ntitle = \"Three nodes.\"\n[world]\nnodes = 3\n[settings]\n{settings}\
+         [topics]\ncount = 2\nqueues = 4\n[workload]\nacks = [-1]\n"
+    );
+    let mut plan = sample(&Scenario::parse("cluster", &text).unwrap(), seed, None);
     let fault = |action| Fault { trigger: Trigger::At { at_ms: 3_000 }, action, salt: seed };
     plan.faults = faults.into_iter().map(fault).collect();
     plan
@@ -49,6 +55,18 @@ fn cut_off(node: u32, duration_ms: u64) -> Vec<FaultAction> {
     others.flat_map(|other| [link(node, other), link(other, node)]).collect()
 }
 
+/// Everything that can befall one node.
+fn single_faults(node: u32) -> [Vec<FaultAction>; 5] {
+    let restart_after_ms = 2_500;
+    [
+        vec![FaultAction::Kill { node, restart_after_ms }],
+        vec![FaultAction::PowerLoss { node, restart_after_ms }],
+        vec![FaultAction::Restart { node, restart_after_ms: 500 }],
+        vec![FaultAction::Pause { node, duration_ms: 2_500 }],
+        cut_off(node, 2_500),
+    ]
+}
+
 #[test]
 fn three_nodes_form_a_cluster_without_faults() {
     for seed in 1..=3 {
@@ -63,15 +81,7 @@ fn a_cluster_survives_any_one_node() {
     let mut elected = 0;
     let mut fenced = 0;
     for node in 0..3 {
-        let restart_after_ms = 2_500;
-        let faults = [
-            vec![FaultAction::Kill { node, restart_after_ms }],
-            vec![FaultAction::PowerLoss { node, restart_after_ms }],
-            vec![FaultAction::Restart { node, restart_after_ms: 500 }],
-            vec![FaultAction::Pause { node, duration_ms: 2_500 }],
-            cut_off(node, 2_500),
-        ];
-        for (index, faults) in faults.into_iter().enumerate() {
+        for (index, faults) in single_faults(node).into_iter().enumerate() {
             let run = run(&plan(10 + index as u64, faults));
             elected += run.events["controller-elected"];
             fenced += run.events["broker-fenced"];
@@ -81,4 +91,16 @@ fn a_cluster_survives_any_one_node() {
     // One of three was the controller each time.
     assert!(elected >= 15 + 4, "{elected} elections");
     assert!(fenced >= 8, "{fenced} brokers were fenced");
+}
+
+#[test]
+fn replicated_topics_survive_any_one_node() {
+    for node in 0..3 {
+        for (index, faults) in single_faults(node).into_iter().enumerate() {
+            let settings =
+                "flush = [\"ack\", \"os\"]\ndefault-replication-factor = [\"3\"]\nmin-insync-replicas = [\"2\"]\n";
+            let run = run(&plan_with(settings, 30 + index as u64, faults));
+            assert_one_view(&run);
+        }
+    }
 }

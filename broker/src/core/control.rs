@@ -25,6 +25,8 @@ pub(super) struct Control {
     heartbeat_at: Option<Duration>,
     wants_shutdown: bool,
     may_shut_down: bool,
+    /// Where nobody takes over by then, the node ends all the same.
+    shutdown_at: Option<Duration>,
 }
 
 impl Core {
@@ -80,6 +82,9 @@ impl Core {
     pub fn begin_shutdown(&mut self, now: Now, effects: &mut Effects) {
         self.control.wants_shutdown = true;
         self.control.may_shut_down = !self.is_in_cluster() || self.broker_epoch().is_none();
+        let at = now.monotonic + self.config.election_timeout * SHUTDOWN_ELECTIONS;
+        self.control.shutdown_at = Some(at);
+        self.set_deadline(at, DeadlineOf::Heartbeat);
         self.send_heartbeat(now, effects);
     }
 
@@ -118,6 +123,7 @@ impl Core {
         if let Some(at) = self.control.heartbeat_at.take() {
             self.clear_deadline(at, DeadlineOf::Heartbeat);
         }
+        self.control.may_shut_down |= self.control.shutdown_at.is_some_and(|at| at <= now.monotonic);
         if self.is_controller() {
             self.fence_silent(now, effects);
             self.change_voters(now, effects);
@@ -269,6 +275,8 @@ impl Core {
     /// Brokers were registered, fenced or unfenced.
     pub(super) fn on_brokers_changed(&mut self, now: Now, effects: &mut Effects) {
         let own = self.metadata.broker(NodeId(self.config.node_id));
+        let is_leaving = own.is_some_and(|broker| broker.incarnation == self.incarnation && broker.shutting_down);
+        self.control.may_shut_down |= is_leaving && !leads(&self.metadata, NodeId(self.config.node_id));
         let is_new = own.is_some_and(|broker| broker.incarnation == self.incarnation && broker.fenced);
         if is_new && !self.control.wants_shutdown {
             self.control.registering_until = None;
@@ -322,3 +330,6 @@ fn leads(metadata: &Metadata, id: NodeId) -> bool {
     // Where nobody else may lead, waiting longer changes nothing: applying the record took the leadership away.
     metadata.placements().any(|(_, placement)| placement.leader == Some(id.0))
 }
+
+/// A node that ends waits for at most this many election time-outs for others to take over.
+const SHUTDOWN_ELECTIONS: u32 = 3;

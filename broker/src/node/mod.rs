@@ -91,7 +91,14 @@ pub async fn run<D: Disk, N: Net, C: Clock, R: Rand, O: Observer>(
 ) -> Result<(), NodeExit> {
     let Ports { disk, net, clock, rand, observer } = ports;
     let settings = StoreSettings::default();
-    let (store, recovered) = Box::pin(Store::open(disk, observer.clone(), mutant, settings)).await?;
+    let mut stop = std::pin::pin!(stop);
+    let opening = Box::pin(Store::open(disk, observer.clone(), mutant, settings));
+    let (store, recovered) = tokio::select! {
+        biased;
+        // Recovery goes on where it was with the next start.
+        () = &mut stop => return Ok(()),
+        opened = opening => opened?,
+    };
     let address = config.listen;
     let listen_error = |source| NodeExit::Listen { address, source };
     let listener = net.listen(address).await.map_err(listen_error)?;
@@ -125,7 +132,7 @@ pub async fn run<D: Disk, N: Net, C: Clock, R: Rand, O: Observer>(
     tokio::select! {
         biased;
         () = halted.notified() => {}
-        () = stop => {}
+        () = &mut stop => {}
         () = keep_deadlines(&shared, &clock, &deadline_moved) => {}
         () = welcome => {}
     }

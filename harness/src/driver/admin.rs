@@ -37,7 +37,7 @@ pub struct NewTopic {
     pub name: String,
     /// Number of partitions.
     pub partitions: i32,
-    /// Copies of each partition.
+    /// Copies of each partition; -1 leaves it to the broker's default.
     pub replication: i16,
     /// Its settings.
     pub config: BTreeMap<String, String>,

@@ -89,6 +89,11 @@ const fn ambiguous(code: i16, name: &'static str) -> Meaning {
     Meaning { code, name, retriable: true, effect: Effect::Unknown, stale_metadata: false }
 }
 
+/// Another node may be right; but a leader that is replaced answers so what it had appended before, which may stay.
+const fn replaced(code: i16, name: &'static str) -> Meaning {
+    Meaning { code, name, retriable: true, effect: Effect::Unknown, stale_metadata: true }
+}
+
 const TABLE: &[Meaning] = &[
     Meaning {
         code: -1,
@@ -102,7 +107,7 @@ const TABLE: &[Meaning] = &[
     elsewhere(3, "UNKNOWN_TOPIC_OR_PARTITION"),
     refused(4, "INVALID_FETCH_SIZE"),
     elsewhere(5, "LEADER_NOT_AVAILABLE"),
-    elsewhere(6, "NOT_LEADER_OR_FOLLOWER"),
+    replaced(6, "NOT_LEADER_OR_FOLLOWER"),
     ambiguous(7, "REQUEST_TIMED_OUT"),
     later(8, "BROKER_NOT_AVAILABLE"),
     elsewhere(9, "REPLICA_NOT_AVAILABLE"),
@@ -338,17 +343,17 @@ mod tests {
 
     #[test]
     fn what_may_have_been_appended_is_never_refused() {
-        for code in [-1, 7, 13, 20, DUPLICATE_SEQUENCE_NUMBER, 56, 12345] {
+        for code in [-1, 6, 7, 13, 20, DUPLICATE_SEQUENCE_NUMBER, 56, 12345] {
             assert_eq!(meaning(code).effect, Effect::Unknown, "code {code}");
         }
-        for code in [2, 3, 6, 10, 19, 45, 47, 59, 87] {
+        for code in [2, 3, 10, 19, 45, 47, 59, 87] {
             assert_eq!(meaning(code).effect, Effect::None, "code {code}");
         }
     }
 
     #[test]
     fn an_operation_is_refused_only_if_every_attempt_was() {
-        let refused = CallError::Answered { api: "Produce".to_string(), code: 6 };
+        let refused = CallError::Answered { api: "Produce".to_string(), code: 3 };
         let lost = CallError::Lost { address: "a:1".to_string(), reason: "reset".to_string() };
         let mut attempts = Attempts::default();
         assert!(matches!(attempts.outcome(), Outcome::Refused(_)));

@@ -105,7 +105,7 @@ pub struct Topic {
     pub name: String,
     /// Number of partitions.
     pub queues: u32,
-    /// Copies of each partition.
+    /// Copies of each partition; 1 leaves it to the nodes' `default-replication-factor`, which is 1 itself.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub replication: u32,
     /// Settings given at its creation (`retention.ms`, …).

@@ -45,7 +45,8 @@ async fn create<D: Dial, T: Timer>(
     let new = NewTopic {
         name: topic.name.clone(),
         partitions: topic.queues as i32,
-        replication: topic.replication as i16,
+        // One copy is what nobody asked for: the nodes' own default decides.
+        replication: if topic.replication > 1 { topic.replication as i16 } else { -1 },
         config: topic.config.clone(),
     };
     let what = format!("CreateTopics of {}", topic.name);
