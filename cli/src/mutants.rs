@@ -9,7 +9,7 @@ use mqassay_harness::artifact::{MutantLine, MutantSummary};
 use mqassay_harness::check::{Evidence, Finding};
 use mqassay_reports::CaughtMutant;
 use mqassay_scenarios::campaign;
-use mqassay_scenarios::mutants::{self, ScoreOptions};
+use mqassay_scenarios::mutants::{self, Culprit, ScoreOptions};
 use mqassay_scenarios::runner::Run;
 use mqassay_scenarios::score_table;
 use serde::Serialize;
@@ -102,10 +102,11 @@ fn write_table(arguments: &TableArguments) -> Result<Exit, Failure> {
 }
 
 fn list(json: bool) -> Result<Exit, Failure> {
-    let width = mutants::TABLE.iter().map(|row| row.mutant.name().len()).max().unwrap_or(0);
-    for row in mutants::TABLE {
+    let subjects = mutants::subjects();
+    let width = subjects.iter().map(|row| row.culprit.name().len()).max().unwrap_or(0);
+    for row in subjects {
         let line = TableLine {
-            mutant: row.mutant.name(),
+            mutant: row.culprit.name(),
             grade: row.grade,
             title: row.title,
             scenarios: row.scenarios,
@@ -213,8 +214,13 @@ fn story(line: &MutantLine, run: &Run) -> CaughtMutant {
         Some(operation) => format!("operation {operation}: {}", evidence.text),
         None => evidence.text.clone(),
     };
-    let mut explanation: Vec<String> =
-        mutants::find(&line.mutant).map(|row| format!("This broker {}.", row.title)).into_iter().collect();
+    let mut explanation: Vec<String> = mutants::find(&line.mutant)
+        .map(|row| match row.culprit {
+            Culprit::Broker(_) => format!("This broker {}.", row.title),
+            Culprit::Client(_) => format!("This client {}.", row.title),
+        })
+        .into_iter()
+        .collect();
     explanation.extend(finding.map(|finding| finding.explanation.clone()));
     CaughtMutant {
         evidence: finding.map_or_else(Vec::new, |finding| finding.evidence.iter().map(told).collect()),

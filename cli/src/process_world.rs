@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use mqassay_broker::core::config::{KEYS, NodeConfig};
 use mqassay_harness::artifact::folder::{self, KeptRun};
-use mqassay_harness::artifact::{RunLine, RunRecord, SummaryLine, VerdictKind};
+use mqassay_harness::artifact::{RunLine, RunRecord, SummaryLine, VerdictKind, recovery};
 use mqassay_harness::check;
 use mqassay_harness::plan::Plan;
 use mqassay_harness::process::ProcessOptions;
@@ -113,6 +113,13 @@ fn on_reference(plan: &Plan, scratch: &Path) -> Result<Ran, Failure> {
     for (index, address) in addresses.iter().enumerate() {
         let mut arguments: Vec<OsString> = vec!["broker".into(), "--data".into()];
         arguments.push(scratch.join(format!("node-{index}")).into());
+        if addresses.len() > 1 {
+            // Each node reaches every other through a link of its own.
+            let peers = world.peers_of(index as u32).map_err(Failure::undone)?;
+            let peers: Vec<String> = peers.iter().enumerate().map(|(id, at)| format!("{id}={at}")).collect();
+            arguments.extend(["--node".into(), index.to_string().into(), "--cluster".into(), peers.join(",").into()]);
+            arguments.extend(["--set".into(), format!("advertised={address}").into()]);
+        }
         for (name, value) in settings_of(&config) {
             arguments.push("--set".into());
             arguments.push(format!("{name}={value}").into());
@@ -131,7 +138,7 @@ fn on_reference(plan: &Plan, scratch: &Path) -> Result<Ran, Failure> {
 
 /// What is set on a command line, all but the node's identity.
 fn settings_of(config: &NodeConfig) -> Vec<(&'static str, String)> {
-    let is_identity = |name: &str| matches!(name, "listen" | "advertised" | "node-id");
+    let is_identity = |name: &str| matches!(name, "listen" | "advertised" | "node-id" | "cluster" | "join" | "metrics");
     let wanted = KEYS.iter().filter(|name| !is_identity(name));
     wanted.filter_map(|name| Some((*name, config.value(name)?))).collect()
 }
@@ -176,6 +183,7 @@ fn judged(options: &Options, ran: &Ran, began: Instant) -> Result<RunRecord, Fai
         line,
         events: ran.events.clone().into_iter().filter(|(_, count)| *count > 0).collect(),
         coverage: Default::default(),
+        recovery: recovery::of_history(&ran.history),
         fingerprint: fingerprint::of(&verdict, &ran.history),
         proof: None,
     })

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use mqassay_broker::mutant::Mutant;
+use mqassay_harness::artifact::recovery;
 use mqassay_harness::artifact::{Divergence, Proof, RunLine, RunRecord, SummaryLine, VerdictKind};
 use mqassay_harness::plan::scenario::{FaultRanges, Scenario};
 use mqassay_scenarios::campaign::proof::Prover;
 use mqassay_scenarios::campaign::{self, Course, Keep, Options};
+use mqassay_scenarios::mutants::Culprit;
 use mqassay_scenarios::runner::Run;
 use mqassay_scenarios::{catalogue, coverage, mutants};
 
@@ -238,9 +239,9 @@ fn prover(share: f64) -> Result<Prover, Failure> {
     Ok(Prover { share, program })
 }
 
-fn mutant(name: &str) -> Result<Mutant, Failure> {
-    mutants::find(name).map(|row| row.mutant).ok_or_else(|| {
-        let known: Vec<&str> = Mutant::ALL.iter().map(|mutant| mutant.name()).collect();
+fn mutant(name: &str) -> Result<Culprit, Failure> {
+    mutants::find(name).map(|row| row.culprit).ok_or_else(|| {
+        let known: Vec<&str> = mutants::subjects().iter().map(|subject| subject.culprit.name()).collect();
         Failure::Usage(format!("no mutant {name:?}; known are {}", known.join(", ")))
     })
 }
@@ -270,6 +271,10 @@ pub(crate) fn print_summary(summary: &SummaryLine) {
     let events: Vec<String> = summary.events.iter().map(|(name, count)| format!("{name} {count}")).collect();
     if !events.is_empty() {
         tell(&format!("events: {}", events.join(", ")));
+    }
+    if !summary.recovery.is_empty() {
+        tell("simulated time from a fault to the next acknowledged send:");
+        recovery::table(&summary.recovery).iter().for_each(|line| tell(&format!("  {line}")));
     }
     for (fingerprint, group) in &summary.failures {
         let times = if group.runs == 1 { "1 run".to_owned() } else { format!("{} runs", group.runs) };

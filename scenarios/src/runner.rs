@@ -16,8 +16,10 @@ use mqassay_broker::mutant::Mutant;
 use mqassay_broker::node::{self, Ports};
 use mqassay_broker::ports::{Clock, Disk, Net, Observer, Rand};
 use mqassay_harness::artifact::folder::{self, KeptRun};
+use mqassay_harness::artifact::recovery;
 use mqassay_harness::artifact::{ArtifactError, PointFaults, Proof, RunLine, RunRecord};
 use mqassay_harness::check::{self, Context as JudgeContext, Verdict};
+use mqassay_harness::driver::mutant::ClientMutant;
 use mqassay_harness::driver::{self, Events};
 use mqassay_harness::history::{ClientId, Header, History, Operation, SCHEMA_VERSION};
 use mqassay_harness::plan::Plan;
@@ -93,6 +95,7 @@ impl Run {
             line: self.line.clone(),
             events: happened.map(|(name, count)| (name.clone(), *count)).collect(),
             coverage: self.point_faults.clone(),
+            recovery: recovery::of_history(&self.history),
             fingerprint: fingerprint::of(&self.verdict, &self.history),
             proof: self.proof.clone(),
         }
@@ -164,6 +167,10 @@ pub fn run_plan_with(
     let world_error = |source| RunError::World { scenario: plan.scenario.clone(), seed: plan.seed, source };
     let config = node_config(plan)?;
     let mutant = plan.mutant.as_deref().map(mutant_named).transpose()?;
+    if let Some(name) = plan.client_mutant.as_ref().filter(|name| ClientMutant::named(name).is_none()) {
+        let known = ClientMutant::ALL.map(ClientMutant::name).join(", ");
+        return Err(RunError::NoSuchMutant { name: name.clone(), known });
+    }
     let mut world = World::new(plan).map_err(world_error)?;
     let (sightings, software) = (Sightings::default(), Rc::new(software));
     for node in 0..plan.world.nodes {
@@ -341,6 +348,7 @@ fn context(stage: &Stage, client: &SimClient, switch: &PhaseSwitch) -> Context<C
         recorder: stage.recorder(client),
         phase: switch.phase(),
         events,
+        client_mutant: stage.plan.client_mutant.as_deref().and_then(ClientMutant::named),
     }
 }
 
@@ -356,7 +364,7 @@ fn judged(plan: &Plan, stage: &Stage, outcome: Outcome, began: Instant) -> Run {
     let line = RunLine {
         scenario: plan.scenario.clone(),
         seed: plan.seed,
-        mutant: plan.mutant.clone(),
+        mutant: plan.culprit().map(str::to_owned),
         verdict: verdict.kind,
         anomalies: verdict.violations(),
         allowed: verdict.allowed(),

@@ -55,11 +55,11 @@ fn the_table_in_the_readme_is_what_the_plans_show() {
 fn a_plan_shows_its_anomaly_with_its_mutant_and_nothing_without() {
     for (file, anomaly) in expected() {
         let mut plan = read_plan(&folder().join(&file)).unwrap();
-        if plan.mutant.is_some() {
+        if plan.culprit().is_some() {
             let run = run_plan(&plan, Record::HashOnly).unwrap();
             assert!(run.line.anomalies.contains_key(&anomaly), "{file} shows {:?}", run.line.anomalies);
         }
-        plan.mutant = None;
+        (plan.mutant, plan.client_mutant) = (None, None);
         let run = run_plan(&plan, Record::HashOnly).unwrap();
         assert_eq!(run.line.verdict, VerdictKind::Valid, "{file} without a mutant: {:#?}", run.verdict);
     }

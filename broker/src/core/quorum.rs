@@ -481,4 +481,3 @@ fn note_place(places: &mut VecDeque<(u64, i64)>, index: u64, offset: i64) {
 
 /// So many queues cost a snapshot as much as a topic does.
 const QUEUES_A_TOPIC: usize = 8;
-

@@ -3,6 +3,7 @@
 
 pub mod campaign;
 pub mod folder;
+pub mod recovery;
 
 pub use campaign::{Divergence, FailureGroup, PointFaults, Proof, Repeated, RunRecord};
 pub use folder::ArtifactError;
@@ -58,6 +59,9 @@ pub struct SummaryLine {
     /// How often each class of fault struck at each named point of the broker, zeros included.
     #[serde(default)]
     pub coverage: PointFaults,
+    /// Time from each fault to the next acknowledged send, by class of fault: a histogram.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub recovery: recovery::RecoveryTimes,
     /// Runs that are not valid, grouped by fingerprint: those of one group look alike.
     #[serde(default)]
     pub failures: BTreeMap<String, FailureGroup>,

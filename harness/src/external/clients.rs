@@ -207,7 +207,7 @@ pub(super) async fn run_client(stage: Rc<Stage>, client: ClientId) {
     let mut sent: BTreeMap<Queue, u64> = BTreeMap::new();
     let mut positions: BTreeMap<Queue, i64> = match &planned.role {
         Role::Consumer { queues, .. } => queues.iter().map(|queue| (*queue, 0)).collect(),
-        Role::Producer { .. } => BTreeMap::new(),
+        Role::Producer { .. } | Role::Member { .. } => BTreeMap::new(),
     };
     let mut turn = 0;
     for operation in &planned.operations {
@@ -237,6 +237,9 @@ pub(super) async fn run_client(stage: Rc<Stage>, client: ClientId) {
                 stage.list_offset(client, *queue, query).await;
             }
             ClientAction::DeleteRecords { queue } => stage.delete_records(client, *queue).await,
+            ClientAction::Crash { .. } | ClientAction::Leave => {
+                unreachable!("these belong to members of groups, which `run` refuses")
+            }
         }
     }
 }

@@ -24,7 +24,8 @@ pub struct Hooks {
 struct Due {
     at_ms: u64,
     command: String,
-    fault: Option<u32>,
+    /// The fault and the node.
+    struck: Option<(u32, u32)>,
 }
 
 /// Runs the commands at their times. Without both hooks nothing strikes; one that fails is an error, since a fault that
@@ -37,23 +38,32 @@ pub(super) async fn strike(stage: Rc<Stage>, hooks: Hooks) -> Result<(), Externa
             Trigger::At { at_ms } => at_ms,
             Trigger::Point { armed_ms, .. } => armed_ms,
         };
-        let (node, after_ms) = match fault.action {
+        let (nodes, after_ms, stagger_ms) = match &fault.action {
             FaultAction::Kill { node, restart_after_ms }
             | FaultAction::PowerLoss { node, restart_after_ms }
-            | FaultAction::Restart { node, restart_after_ms } => (node, restart_after_ms),
+            | FaultAction::Restart { node, restart_after_ms } => (vec![*node], *restart_after_ms, 0),
+            FaultAction::KillSet { nodes, restart_after_ms, stagger_ms }
+            | FaultAction::PowerLossSet { nodes, restart_after_ms, stagger_ms } => {
+                (nodes.clone(), *restart_after_ms, *stagger_ms)
+            }
             FaultAction::Pause { .. }
             | FaultAction::Link { .. }
+            | FaultAction::Partition { .. }
+            | FaultAction::ClockSkew { .. }
             | FaultAction::DiskError { .. }
             | FaultAction::DiskFull { .. }
             | FaultAction::DiskSlow { .. }
             | FaultAction::BitFlip { .. } => continue,
         };
-        let command = |hook: &str| hook.replace("{node}", &node.to_string());
-        due.push(Due { at_ms, command: command(&kill), fault: Some(index as u32) });
-        due.push(Due { at_ms: at_ms + after_ms, command: command(&restart), fault: None });
+        for (place, node) in (0u64..).zip(nodes) {
+            let command = |hook: &str| hook.replace("{node}", &node.to_string());
+            let restart_ms = at_ms + after_ms + stagger_ms * place;
+            due.push(Due { at_ms, command: command(&kill), struck: Some((index as u32, node)) });
+            due.push(Due { at_ms: restart_ms, command: command(&restart), struck: None });
+        }
     }
     due.sort_by_key(|due| due.at_ms);
-    for Due { at_ms, command, fault } in due {
+    for Due { at_ms, command, struck } in due {
         stage.until_ms(at_ms).await;
         let ended =
             Command::new("sh").arg("-c").arg(&command).stdout(Stdio::null()).stdin(Stdio::null()).status().await;
@@ -63,8 +73,8 @@ pub(super) async fn strike(stage: Rc<Stage>, hooks: Hooks) -> Result<(), Externa
             Err(error) => return Err(ExternalError::Hook { what: format!("cannot be run: {error}"), command }),
         }
         // After the command, which may take a while to reach the node: what was sent until now may have met the fault.
-        if let Some(fault) = fault {
-            stage.mark(|at_us| Mark::Fault { at_us, class: "kill".to_owned(), fault });
+        if let Some((fault, node)) = struck {
+            stage.mark(|at_us| Mark::Fault { at_us, class: "kill".to_owned(), fault, nodes: vec![node] });
         }
     }
     Ok(())

@@ -15,7 +15,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::history::{ClientId, Header, History, Mark, SCHEMA_VERSION};
-use crate::plan::Plan;
+use crate::plan::{Plan, Role};
 use child::Driver;
 use clients::Stage;
 pub use hooks::Hooks;
@@ -66,6 +66,14 @@ pub enum ExternalError {
         /// What it did.
         what: String,
     },
+    /// The plan has clients that the driver's protocol has no words for.
+    #[error(
+        "the plan of {scenario} has members of consumer groups, which a driver process cannot be; choose another scenario"
+    )]
+    Members {
+        /// The scenario.
+        scenario: String,
+    },
     /// No runtime could be had.
     #[error("the run could not be set up: {0}")]
     Runtime(io::Error),
@@ -73,6 +81,9 @@ pub enum ExternalError {
 
 /// Runs the plan's clients, its kills and restarts where there are hooks for them, and the final reads.
 pub fn run(plan: &Plan, options: &ExternalOptions) -> Result<History, ExternalError> {
+    if plan.clients.iter().any(|client| matches!(client.role, Role::Member { .. })) {
+        return Err(ExternalError::Members { scenario: plan.scenario.clone() });
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ExternalError::Runtime)?;
     tokio::task::LocalSet::new().block_on(&runtime, perform(plan, options))
 }

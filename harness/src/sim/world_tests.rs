@@ -29,6 +29,7 @@ fn plan(faults: Vec<Fault>) -> Plan {
         seed: 1,
         salt: 7,
         mutant: None,
+        client_mutant: None,
         world: plan::World {
             nodes: 1,
             tick_ms: 10,
@@ -38,6 +39,8 @@ fn plan(faults: Vec<Fault>) -> Plan {
             safety_ms: 10_000,
             liveness_ms: 5_000,
             disk_bytes: 1 << 30,
+            core: Vec::new(),
+            budget: plan::Budget::default(),
         },
         settings: BTreeMap::new(),
         topics: Vec::new(),

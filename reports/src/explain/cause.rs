@@ -305,7 +305,7 @@ fn fault_before(story: &Story, from_us: u64, to_us: u64) -> Option<(u64, &str, u
 
 fn struck(story: &Story) -> impl Iterator<Item = (u64, &str, u32)> {
     story.history.marks.iter().filter_map(|mark| match mark {
-        Mark::Fault { at_us, class, fault } => Some((*at_us, class.as_str(), *fault)),
+        Mark::Fault { at_us, class, fault, .. } => Some((*at_us, class.as_str(), *fault)),
         Mark::NodeExit { .. } | Mark::LivenessBegan { .. } | Mark::LivenessEnded { .. } => None,
     })
 }
@@ -330,7 +330,9 @@ pub(super) fn node_of(story: &Story, fault: u32) -> Option<u32> {
         | FaultAction::DiskError { node, .. }
         | FaultAction::DiskFull { node, .. }
         | FaultAction::DiskSlow { node, .. }
+        | FaultAction::ClockSkew { node, .. }
         | FaultAction::BitFlip { node } => Some(*node),
-        FaultAction::Link { .. } => None,
+        FaultAction::KillSet { nodes, .. } | FaultAction::PowerLossSet { nodes, .. } => nodes.first().copied(),
+        FaultAction::Link { .. } | FaultAction::Partition { .. } => None,
     }
 }

@@ -279,6 +279,7 @@ impl Stage {
             recorder: self.recorder.clone(),
             phase: self.switch.phase(),
             events: Rc::new(move |name| counts.add(name)),
+            client_mutant: None,
         }
     }
 }

@@ -11,14 +11,20 @@ use std::time::{Duration, Instant};
 use super::links::Links;
 use super::nodes::{Node, NodeError};
 use crate::history::Mark;
-use crate::plan::{Fault, FaultAction, Plan, Trigger};
+use crate::plan::{Fault, FaultAction, LinkRule, Plan, Trigger};
 
 /// Whether a real process and its links can be made to suffer this, or what is missing.
 pub fn is_offered(action: &FaultAction) -> bool {
     match action {
-        FaultAction::Kill { .. } | FaultAction::Restart { .. } | FaultAction::Pause { .. } => true,
+        FaultAction::Kill { .. }
+        | FaultAction::KillSet { .. }
+        | FaultAction::Restart { .. }
+        | FaultAction::Pause { .. }
+        | FaultAction::Partition { .. } => true,
         FaultAction::Link { only, .. } => only.is_none(),
         FaultAction::PowerLoss { .. }
+        | FaultAction::PowerLossSet { .. }
+        | FaultAction::ClockSkew { .. }
         | FaultAction::DiskError { .. }
         | FaultAction::DiskFull { .. }
         | FaultAction::DiskSlow { .. }
@@ -173,8 +179,25 @@ impl Nemesis {
                 self.plan_after(Duration::from_millis(*duration_ms), Deed::EndRule(number));
                 true
             }
+            FaultAction::KillSet { nodes, restart_after_ms, stagger_ms } => {
+                let mut is_struck = false;
+                for (index, node) in nodes.iter().enumerate() {
+                    is_struck |= self.kill(*node, restart_after_ms + stagger_ms * index as u64)?;
+                }
+                is_struck
+            }
+            FaultAction::Partition { cut, reset_after_ms, duration_ms, .. } => {
+                let rule = LinkRule::Cut { reset_after_ms: *reset_after_ms };
+                for link in cut {
+                    let number = self.links.add_rule(link.from, link.to, rule);
+                    self.plan_after(Duration::from_millis(*duration_ms), Deed::EndRule(number));
+                }
+                true
+            }
             FaultAction::Link { only: Some(_), .. }
             | FaultAction::PowerLoss { .. }
+            | FaultAction::PowerLossSet { .. }
+            | FaultAction::ClockSkew { .. }
             | FaultAction::DiskError { .. }
             | FaultAction::DiskFull { .. }
             | FaultAction::DiskSlow { .. }
@@ -184,7 +207,7 @@ impl Nemesis {
         };
         if is_struck {
             let (at_us, class) = (self.now_us(), action.class().to_owned());
-            self.left.marks.push(Mark::Fault { at_us, class, fault: index });
+            self.left.marks.push(Mark::Fault { at_us, class, fault: index, nodes: action.nodes() });
         } else {
             self.left.missed += 1;
         }
