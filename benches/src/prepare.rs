@@ -74,7 +74,7 @@ fn kafka_target(running: &Running, flush: Flush) -> SystemTarget {
         name: running.name.clone(),
         version: running.version.clone(),
         bootstrap: running.bootstrap.clone(),
-        pid: Some(running.pid),
+        pid: running.broker_pids().first().copied(),
         durability: flush.durability().to_owned(),
         topic_settings: BTreeMap::new(),
         data_dir: Some(running.data_dir.clone()),

@@ -1,4 +1,4 @@
-//! `mqassay systems`: external systems up, looked at, and down.
+//! `mqassay systems`: external systems up, looked at, killed and started again, and down.
 
 use std::path::PathBuf;
 
@@ -19,61 +19,166 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Provision and start a system
-    Up(One),
-    /// Say whether a system runs and answers
-    Status(One),
-    /// End the process that `up` started, and remove its data
-    Down(One),
+    /// Provision and start systems
+    Up(Up),
+    /// Say whether systems run and answer; without a name, all that were started
+    Status(Named),
+    /// End the processes that `up` started, and remove their data; without a name, of all systems
+    Down(Down),
+    /// Kill one process of a system with SIGKILL; its data stays
+    Kill(Process),
+    /// Start a killed process again on its data, and wait until the system answers
+    Restart(Process),
 }
 
 #[derive(Debug, clap::Args)]
-struct One {
-    /// The system, for example kafka
-    name: String,
+struct Up {
+    #[command(flatten)]
+    named: Named,
+    /// Nodes of each system
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=9))]
+    nodes: u32,
     /// A setting of the system's own configuration; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
+    /// Heap of each Java process, as in 512m [default: the system's own]
+    #[arg(long, value_name = "SIZE")]
+    heap: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Down {
+    #[command(flatten)]
+    named: Named,
+    /// Keep the data folder
+    #[arg(long)]
+    keep_data: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Process {
+    /// The system
+    name: String,
+    /// Which of its processes
+    #[arg(long, default_value = "broker-1", value_name = "ROLE")]
+    process: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, clap::Args)]
+struct Named {
+    /// Systems, for example kafka, or kafka@3.9 for a version
+    names: Vec<String>,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, clap::Args)]
+struct Place {
     /// Folder of all systems [default: MQASSAY_HOME, else mqassay in the user's cache folder]
     #[arg(long, value_name = "DIR")]
     home: Option<PathBuf>,
-    /// Keep the data folder when it goes down
-    #[arg(long)]
-    keep_data: bool,
     /// JSON on standard output
     #[arg(long)]
     json: bool,
 }
 
-/// Performs the action; the system's state is told in one line.
+/// Performs the action; each system's state is told in one line.
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    type Act = fn(&str, &Options) -> Result<Running, SystemError>;
-    let (one, act, done): (&One, Act, &str) = match &arguments.action {
-        Action::Up(one) => (one, systems::up, "is up"),
-        Action::Status(one) => (one, systems::status, "is up"),
-        Action::Down(one) => (one, systems::down, "is down"),
-    };
-    let mut options = Options::from_environment().map_err(Failure::usage)?;
-    options.settings = settings(&one.set);
-    options.keep_data = one.keep_data;
-    if let Some(home) = &one.home {
-        options.home.clone_from(home);
+    match &arguments.action {
+        Action::Up(up) => {
+            let mut options = options(&up.named.place)?;
+            if up.named.names.is_empty() {
+                let wanted = format!("name a system to start: {}", systems::KNOWN.join(", "));
+                return Err(Failure::usage(anyhow::anyhow!(wanted)));
+            }
+            if up.named.names.len() > 1 && !up.set.is_empty() {
+                return Err(Failure::usage(anyhow::anyhow!("--set goes with one system at a time")));
+            }
+            options.settings = settings(&up.set);
+            options.nodes = up.nodes;
+            options.heap.clone_from(&up.heap);
+            each(&up.named, &up.named.names, &options, systems::up, "is up")
+        }
+        Action::Status(named) => {
+            let options = options(&named.place)?;
+            each(named, &names_or_all(named, &options), &options, systems::status, "is up")
+        }
+        Action::Down(down) => {
+            let mut options = options(&down.named.place)?;
+            options.keep_data = down.keep_data;
+            each(&down.named, &names_or_all(&down.named, &options), &options, systems::down, "is down")
+        }
+        Action::Kill(process) => {
+            let options = options(&process.place)?;
+            systems::kill(&process.name, &process.process, &options).map_err(failure)?;
+            tell(&format!("{}: {} was killed", process.name, process.process));
+            Ok(Exit::Valid)
+        }
+        Action::Restart(process) => {
+            let options = options(&process.place)?;
+            systems::restart(&process.name, &process.process, &options).map_err(failure)?;
+            let running = systems::wait(&process.name, &options).map_err(failure)?;
+            show(&running, "is up", process.place.json)?;
+            Ok(Exit::Valid)
+        }
     }
-    let running = act(&one.name, &options).map_err(|error| match error {
+}
+
+fn options(place: &Place) -> Result<Options, Failure> {
+    let mut options = Options::from_environment().map_err(Failure::usage)?;
+    options.program = Some(std::env::current_exe().map_err(Failure::undone)?);
+    if let Some(home) = &place.home {
+        // The processes run in folders of their own, so that a relative path would name another one there.
+        options.home = std::path::absolute(home).map_err(Failure::undone)?;
+    }
+    Ok(options)
+}
+
+fn names_or_all(named: &Named, options: &Options) -> Vec<String> {
+    if !named.names.is_empty() {
+        return named.names.clone();
+    }
+    let all = systems::recorded(options);
+    if all.is_empty() {
+        eprintln!("mqassay: no system is up");
+    }
+    all
+}
+
+type Act = fn(&str, &Options) -> Result<Running, SystemError>;
+
+/// Does it to each system, whatever becomes of the others; the first failure is the command's.
+fn each(named: &Named, names: &[String], options: &Options, act: Act, done: &str) -> Result<Exit, Failure> {
+    let mut failed: Option<Failure> = None;
+    for name in names {
+        match act(name, options) {
+            Ok(running) => show(&running, done, named.place.json)?,
+            Err(error) if failed.is_none() => failed = Some(failure(error)),
+            Err(error) => eprintln!("mqassay: {error}"),
+        }
+    }
+    failed.map_or(Ok(Exit::Valid), Err)
+}
+
+fn failure(error: SystemError) -> Failure {
+    match error {
         SystemError::Unknown { .. } => Failure::usage(error),
         error => Failure::undone(error),
-    })?;
-    if one.json {
-        tell(&json_line(&running)?);
-    } else {
-        tell(&format!(
-            "{} {} {done}: {}, process {}, data {}",
-            running.name,
-            running.version,
-            running.bootstrap,
-            running.pid,
-            running.data_dir.display()
-        ));
     }
-    Ok(Exit::Valid)
+}
+
+fn show(running: &Running, done: &str, json: bool) -> Result<(), Failure> {
+    if json {
+        tell(&json_line(running)?);
+        return Ok(());
+    }
+    let processes = running.processes.iter().map(|process| format!("{} {}", process.role, process.pid));
+    let (processes, data) = (processes.collect::<Vec<_>>().join(", "), running.data_dir.display());
+    tell(&format!(
+        "{} {} {done}: {}, processes {processes}, data {data}",
+        running.name, running.version, running.bootstrap
+    ));
+    Ok(())
 }

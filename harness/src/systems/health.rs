@@ -1,43 +1,44 @@
-//! Whether a system answers as a Kafka broker: ApiVersions, then Metadata with at least one broker in it.
+//! Whether a system answers as a Kafka broker: ApiVersions, then Metadata with all brokers in it.
 //! Two requests by hand over a blocking socket; the client proper is in `driver`.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::identity::is_running;
 use super::{Running, SystemError, tail_of};
 
-/// Asks again and again until the system answers, its process has ended, or patience is over.
+/// Asks every broker again and again until all answer, a process of the system has ended, or patience is over.
 pub(super) fn wait_until_answering(running: &Running, patience: Duration) -> Result<(), SystemError> {
     let start = Instant::now();
-    loop {
-        let reason = match probe(&running.bootstrap) {
-            Ok(()) => return Ok(()),
-            Err(reason) => reason,
-        };
-        if !is_running(running.pid, running.started_ticks) {
-            let text = std::fs::read_to_string(&running.log).unwrap_or_default();
-            let (name, log) = (running.name.clone(), running.log.clone());
-            return Err(SystemError::Ended { name, log, tail: tail_of(&text) });
+    let mut brokers = running.processes.iter().filter(|process| process.is_broker).peekable();
+    while let Some(broker) = brokers.peek() {
+        if let Some(dead) = running.dead() {
+            let text = std::fs::read_to_string(&dead.log).unwrap_or_default();
+            let (name, role, log) = (running.name.clone(), dead.role.clone(), dead.log.clone());
+            return Err(SystemError::Ended { name, role, log, tail: tail_of(&text) });
         }
-        if start.elapsed() >= patience {
-            return Err(SystemError::Unhealthy {
-                name: running.name.clone(),
-                pid: running.pid,
-                bootstrap: running.bootstrap.clone(),
-                seconds: patience.as_secs(),
-                reason,
-                log: running.log.clone(),
-            });
+        let probed = probe(&broker.address, running.nodes());
+        match probed {
+            Ok(()) => drop(brokers.next()),
+            Err(reason) if start.elapsed() >= patience => {
+                return Err(SystemError::Unhealthy {
+                    name: running.name.clone(),
+                    pid: broker.pid,
+                    bootstrap: broker.address.clone(),
+                    seconds: patience.as_secs(),
+                    reason,
+                    log: broker.log.clone(),
+                });
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
         }
-        std::thread::sleep(Duration::from_millis(100));
     }
+    Ok(())
 }
 
-/// One ApiVersions (version 0) and one Metadata (version 1, for no topic); the error says what was met.
-fn probe(bootstrap: &str) -> Result<(), String> {
-    let address: SocketAddr = bootstrap.parse().map_err(|error| format!("{bootstrap}: {error}"))?;
+/// One ApiVersions (version 0) and one Metadata (version 1, for no topic), which must name so many brokers.
+fn probe(address: &str, brokers: u32) -> Result<(), String> {
+    let address: SocketAddr = address.parse().map_err(|error| format!("{address}: {error}"))?;
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT).map_err(|error| error.to_string())?;
     stream.set_read_timeout(Some(TIMEOUT)).map_err(|error| error.to_string())?;
     let versions = call(&mut stream, API_VERSIONS, 0, &[])?;
@@ -47,8 +48,8 @@ fn probe(bootstrap: &str) -> Result<(), String> {
     // An array of no topics asks for none.
     let metadata = call(&mut stream, METADATA, 1, &0_i32.to_be_bytes())?;
     match metadata.first_chunk::<4>().map(|count| i32::from_be_bytes(*count)) {
-        Some(count) if count >= 1 => Ok(()),
-        _ => Err("Metadata names no broker yet".to_owned()),
+        Some(count) if i64::from(count) >= i64::from(brokers) => Ok(()),
+        _ => Err(format!("Metadata does not name {brokers} brokers yet")),
     }
 }
 
@@ -102,8 +103,9 @@ mod tests {
     #[test]
     fn healthy_is_two_good_answers_with_a_broker() {
         let versions = vec![0, 0, 0, 0, 0, 0];
-        assert_eq!(probe(&answering(vec![versions.clone(), vec![0, 0, 0, 1]])), Ok(()));
-        assert!(probe(&answering(vec![versions, vec![0, 0, 0, 0]])).unwrap_err().contains("no broker"));
-        assert!(probe(&answering(vec![vec![0, 35]])).unwrap_err().contains("error"));
+        assert_eq!(probe(&answering(vec![versions.clone(), vec![0, 0, 0, 1]]), 1), Ok(()));
+        let two = probe(&answering(vec![versions, vec![0, 0, 0, 1]]), 2);
+        assert!(two.unwrap_err().contains("2 brokers"));
+        assert!(probe(&answering(vec![vec![0, 35]]), 1).unwrap_err().contains("error"));
     }
 }

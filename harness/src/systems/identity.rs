@@ -1,5 +1,11 @@
-//! Which process a pid names: the pid and when it started, so that another that was given the pid later is told apart.
+//! Which process a pid names: the pid and when it started, so that another that was given the pid later is told apart;
+//! and which processes bear a system's mark in their environment, so that one without a record is found too.
 //! What a process has used is not here but in `process::accounting`.
+
+use std::path::Path;
+
+/// The variable that every process of a system has in its environment: the system's folder. Children inherit it.
+pub(super) const MARK: &str = "MQASSAY_SYSTEM_FOLDER";
 
 /// When process `pid` started, in clock ticks after boot; none where no such process is.
 pub(super) fn started_ticks(pid: u32) -> Option<u64> {
@@ -9,6 +15,21 @@ pub(super) fn started_ticks(pid: u32) -> Option<u64> {
 /// Whether a process of this pid runs and started at `started_ticks`; a zombie does not run.
 pub(super) fn is_running(pid: u32, started_ticks: u64) -> bool {
     stat_of(pid).is_some_and(|stat| stat.started_ticks == started_ticks && !matches!(stat.state, 'Z' | 'X'))
+}
+
+/// Processes of ours, pid and start, whose environment bears the mark of this folder; in order of the pid.
+pub(super) fn marked(folder: &Path) -> Vec<(u32, u64)> {
+    let wanted = [MARK.as_bytes(), b"=", folder.as_os_str().as_encoded_bytes()].concat();
+    let bears_mark = |pid: &u32| {
+        // The environment of another user's process cannot be read; such a process is none of ours.
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == wanted)
+    };
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    pids.sort_unstable();
+    let running = |pid: u32| started_ticks(pid).filter(|ticks| is_running(pid, *ticks)).map(|ticks| (pid, ticks));
+    pids.into_iter().filter(bears_mark).filter_map(running).collect()
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -1,168 +1,142 @@
-//! Apache Kafka, one node: jars through Maven from the pinned pom, storage formatted, one Java process on free loopback
-//! ports. The three files that it is made from are in the repository's `systems/kafka` and built into the program.
+//! Apache Kafka: jars through Maven from a pinned pom, storage formatted, one Java process per node (broker and
+//! controller in one) on free loopback ports. The files that it is made from are in `systems/kafka` and built in.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fs::File;
-use std::net::TcpListener;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use super::identity::started_ticks;
-use super::{Options, Running, SystemError, io, tail_of};
+use super::launch::{self, JAVA_INSTALL, Launch, fetch_jars, fill, free_ports, pinned, run, word};
+use super::{Options, Running, SystemError, io};
 
-/// Fetches where needed, formats new storage where there is none, and starts the process. Does not wait for it.
-pub(super) fn start(folder: &Path, options: &Options) -> Result<Running, SystemError> {
-    std::fs::create_dir_all(folder).map_err(io("create", folder))?;
-    let version = pinned_version();
-    let jars = fetch(folder, &version)?;
-    let data_dir = folder.join("data");
-    let properties = folder.join("server.properties");
-    let [broker_port, controller_port] = free_ports().map_err(io("find free loopback ports for", folder))?;
-    let text = fill_template(&data_dir, broker_port, controller_port, &options.settings);
-    std::fs::write(&properties, text).map_err(io("write", &properties))?;
-    let logging = folder.join("log4j2.yaml");
-    std::fs::write(&logging, LOGGING).map_err(io("write", &logging))?;
-    let java = Java { class_path: jars.join("*").into_os_string(), logging };
-    if !data_dir.join("meta.properties").exists() {
-        format_storage(&java, &properties)?;
+/// Release lines beside one another; the first is what plain `kafka` means.
+const RELEASES: &[Release] = &[
+    Release { line: "4.3", pom: include_str!("../../../systems/kafka/pom.xml"), logging: LOG4J2 },
+    Release { line: "4.1", pom: include_str!("../../../systems/kafka/pom-4.1.xml"), logging: LOG4J2 },
+    Release { line: "3.9", pom: include_str!("../../../systems/kafka/pom-3.9.xml"), logging: RELOAD4J },
+];
+
+struct Release {
+    line: &'static str,
+    pom: &'static str,
+    logging: Logging,
+}
+
+#[derive(Clone, Copy)]
+struct Logging {
+    file: &'static str,
+    text: &'static str,
+    property: &'static str,
+}
+
+/// The versions that can be asked for.
+pub(super) fn versions() -> Vec<&'static str> {
+    RELEASES.iter().map(|release| release.line).collect()
+}
+
+/// Fetches where needed, formats new storage where there is none, and starts the nodes. Does not wait for them.
+pub(super) fn start(folder: &Path, options: &Options, running: &mut Running) -> Result<(), SystemError> {
+    let line = running.asked_version().unwrap_or(RELEASES[0].line).to_owned();
+    let release = RELEASES.iter().find(|release| release.line == line).expect("the name was checked");
+    running.version = pinned(release.pom, "kafka.version");
+    let jars = fetch_jars(folder, &running.version, release.pom)?;
+    let logging = folder.join(release.logging.file);
+    std::fs::write(&logging, release.logging.text).map_err(io("write", &logging))?;
+    let java =
+        Java { class_path: word(&jars.join("*")), logging: format!("{}{}", release.logging.property, word(&logging)) };
+    let nodes = options.nodes as usize;
+    let ports = free_ports(2 * nodes).map_err(io("find free loopback ports for", folder))?;
+    let (brokers, controllers) = ports.split_at(nodes);
+    let voters: Vec<String> = (1..).zip(controllers).map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
+    let addresses: Vec<String> = brokers.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    running.bootstrap = addresses.join(",");
+    let properties = (0..nodes)
+        .map(|index| {
+            let values = [
+                ("NODE_ID", (index + 1).to_string()),
+                ("VOTERS", voters.join(",")),
+                ("BROKER_PORT", brokers[index].to_string()),
+                ("CONTROLLER_PORT", controllers[index].to_string()),
+                ("DATA_DIR", word(&node_data(running, index))),
+                ("REPLICATION", nodes.min(3).to_string()),
+                ("IN_SYNC", nodes.min(2).to_string()),
+            ];
+            let path = folder.join(format!("server-{}.properties", index + 1));
+            std::fs::write(&path, fill(TEMPLATE, &values, &options.settings)).map_err(io("write", &path))?;
+            Ok(path)
+        })
+        .collect::<Result<Vec<PathBuf>, SystemError>>()?;
+    format_storage(&java, running, &properties)?;
+    for (index, (path, address)) in properties.iter().zip(addresses).enumerate() {
+        let heap = options.heap.as_deref().unwrap_or("1G");
+        let mut command = vec!["java".to_owned(), format!("-Xmx{heap}"), format!("-Xms{heap}")];
+        command.extend(STOCK_FLAGS.iter().map(|flag| (*flag).to_owned()));
+        command.extend([java.logging.clone(), "-cp".to_owned(), java.class_path.clone(), "kafka.Kafka".to_owned()]);
+        command.push(word(path));
+        let launch = Launch {
+            role: format!("broker-{}", index + 1),
+            is_broker: true,
+            address,
+            command,
+            environment: BTreeMap::new(),
+            install: JAVA_INSTALL,
+        };
+        launch::start(folder, running, launch)?;
     }
-    let log = folder.join("kafka.log");
-    let (pid, started_ticks) = spawn(&java, &properties, &log)?;
-    Ok(Running {
-        name: "kafka".to_owned(),
-        version,
-        bootstrap: format!("127.0.0.1:{broker_port}"),
-        pid,
-        started_ticks,
-        data_dir,
-        log,
-        settings: options.settings.clone(),
-    })
+    Ok(())
+}
+
+fn node_data(running: &Running, index: usize) -> PathBuf {
+    running.data_dir.join(format!("node-{}", index + 1))
 }
 
 struct Java {
-    class_path: OsString,
-    logging: PathBuf,
+    class_path: String,
+    logging: String,
 }
 
 impl Java {
-    fn command(&self, flags: &[&str], class: &str) -> Command {
+    fn tool(&self) -> Command {
         let mut command = Command::new("java");
-        command.args(flags).arg(format!("-Dlog4j2.configurationFile={}", self.logging.display()));
-        command.arg("-cp").arg(&self.class_path).arg(class);
+        command.args(SHORT_LIVED).arg(&self.logging).arg("-cp").arg(&self.class_path).arg("kafka.tools.StorageTool");
         command
     }
 }
 
-/// The folder of this version's jars; Maven fills it the first time. A marker file tells a whole folder from a cut one.
-fn fetch(folder: &Path, version: &str) -> Result<PathBuf, SystemError> {
-    let jars = folder.join(format!("jars-{version}"));
-    let marker = jars.join("complete");
-    // The pom itself is the marker's text, so that a changed pom fetches anew.
-    if std::fs::read_to_string(&marker).is_ok_and(|text| text == POM) {
-        return Ok(jars);
-    }
-    if jars.exists() {
-        std::fs::remove_dir_all(&jars).map_err(io("remove", &jars))?;
-    }
-    std::fs::create_dir_all(&jars).map_err(io("create", &jars))?;
-    let pom = folder.join("pom.xml");
-    std::fs::write(&pom, POM).map_err(io("write", &pom))?;
-    let mut command = Command::new("mvn");
-    command.args(["-B", "-q", "dependency:copy-dependencies", "-DincludeScope=runtime"]);
-    command.arg(format!("-DoutputDirectory={}", jars.display())).arg("-f").arg(&pom);
-    run(command, "mvn", "to fetch Kafka's jars", "Maven (Debian: apt install maven)")?;
-    std::fs::write(&marker, POM).map_err(io("write", &marker))?;
-    Ok(jars)
-}
-
-fn format_storage(java: &Java, properties: &Path) -> Result<(), SystemError> {
-    const TOOL: &str = "kafka.tools.StorageTool";
+/// Formats the nodes' storage under one cluster id, where it is new.
+fn format_storage(java: &Java, running: &Running, properties: &[PathBuf]) -> Result<(), SystemError> {
     let purpose = "to format Kafka's storage";
-    let mut command = java.command(SHORT_LIVED, TOOL);
+    let is_new = |index: usize| !node_data(running, index).join("meta.properties").exists();
+    let new: Vec<&PathBuf> =
+        properties.iter().enumerate().filter(|(index, _)| is_new(*index)).map(|(_, path)| path).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    let mut command = java.tool();
     command.arg("random-uuid");
-    let output = run(command, "java", purpose, JAVA_INSTALL)?;
+    let output = run(command, purpose, JAVA_INSTALL)?;
     // The identifier is the last line; warnings of the virtual machine may stand before it.
     let identifier = output.lines().last().unwrap_or_default().trim().to_owned();
-    let mut command = java.command(SHORT_LIVED, TOOL);
-    command.args(["format", "-t", &identifier, "-c"]).arg(properties);
-    run(command, "java", purpose, JAVA_INSTALL).map(|_| ())
-}
-
-/// Starts the broker in a process group of its own, so that an interrupt typed at the terminal does not reach it.
-fn spawn(java: &Java, properties: &Path, log: &Path) -> Result<(u32, u64), SystemError> {
-    let output = File::create(log).map_err(io("create", log))?;
-    let errors = output.try_clone().map_err(io("share", log))?;
-    let mut command = java.command(STOCK_FLAGS, "kafka.Kafka");
-    command.arg(properties).stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
-    let child = command.spawn().map_err(|source| SystemError::Missing {
-        program: "java",
-        purpose: "to run Kafka",
-        install: JAVA_INSTALL,
-        source,
-    })?;
-    let pid = child.id();
-    // The child outlives this value on purpose: `down`, perhaps in another process, ends it.
-    // Even one that has ended by now is there as a zombie, as nobody has waited for it.
-    let started = started_ticks(pid).ok_or_else(|| SystemError::Failed {
-        program: "java",
-        purpose: "at its start",
-        tail: format!("process {pid} is not in /proc"),
-    })?;
-    Ok((pid, started))
-}
-
-fn run(
-    mut command: Command,
-    program: &'static str,
-    purpose: &'static str,
-    install: &'static str,
-) -> Result<String, SystemError> {
-    let output = command.stdin(Stdio::null()).output();
-    let output = output.map_err(|source| SystemError::Missing { program, purpose, install, source })?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() {
-        return Ok(text);
+    for path in new {
+        let mut command = java.tool();
+        command.args(["format", "-t", &identifier, "-c"]).arg(path);
+        run(command, purpose, JAVA_INSTALL)?;
     }
-    let tail = tail_of(&(text + &String::from_utf8_lossy(&output.stderr)));
-    Err(SystemError::Failed { program, purpose, tail })
+    Ok(())
 }
 
-fn fill_template(data: &Path, broker_port: u16, controller_port: u16, settings: &BTreeMap<String, String>) -> String {
-    let mut lines: Vec<String> = TEMPLATE
-        .replace("@BROKER_PORT@", &broker_port.to_string())
-        .replace("@CONTROLLER_PORT@", &controller_port.to_string())
-        .replace("@DATA_DIR@", &data.display().to_string())
-        .lines()
-        .filter(|line| !line.split_once('=').is_some_and(|(name, _)| settings.contains_key(name)))
-        .map(str::to_owned)
-        .collect();
-    lines.extend(settings.iter().map(|(name, value)| format!("{name}={value}")));
-    lines.join("\n") + "\n"
-}
-
-/// Two ports that were free a moment ago; Kafka must be told its ports before it starts.
-fn free_ports() -> std::io::Result<[u16; 2]> {
-    let listeners = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
-    Ok([listeners[0].local_addr()?.port(), listeners[1].local_addr()?.port()])
-}
-
-/// The version that the pom pins.
-fn pinned_version() -> String {
-    let after = POM.split("<kafka.version>").nth(1).expect("the pom that is built in names kafka.version");
-    after.split('<').next().expect("a split has a first part").to_owned()
-}
-
-const POM: &str = include_str!("../../../systems/kafka/pom.xml");
 const TEMPLATE: &str = include_str!("../../../systems/kafka/server.properties.template");
-const LOGGING: &str = include_str!("../../../systems/kafka/log4j2.yaml");
-const JAVA_INSTALL: &str = "a Java runtime, version 17 or newer (Debian: apt install openjdk-17-jre-headless)";
-/// What Kafka's own start script gives a broker.
+const LOG4J2: Logging = Logging {
+    file: "log4j2.yaml",
+    text: include_str!("../../../systems/kafka/log4j2.yaml"),
+    property: "-Dlog4j2.configurationFile=",
+};
+const RELOAD4J: Logging = Logging {
+    file: "log4j.properties",
+    text: include_str!("../../../systems/kafka/log4j.properties"),
+    property: "-Dlog4j.configuration=file:",
+};
+/// What Kafka's own start script gives a broker, beside the heap.
 const STOCK_FLAGS: &[&str] = &[
-    "-Xmx1G",
-    "-Xms1G",
     "-server",
     "-XX:+UseG1GC",
     "-XX:MaxGCPauseMillis=20",
@@ -177,21 +151,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pom_pins_a_release_of_the_fourth_version() {
-        assert!(pinned_version().starts_with("4."), "{}", pinned_version());
+    fn every_pom_pins_a_release_of_its_line() {
+        for release in RELEASES {
+            let version = pinned(release.pom, "kafka.version");
+            assert!(version.starts_with(&format!("{}.", release.line)), "{version} in line {}", release.line);
+        }
     }
 
     #[test]
-    fn the_template_is_filled_and_a_setting_replaces_the_line_of_its_name() {
-        let settings = BTreeMap::from([
-            ("offsets.topic.replication.factor".to_owned(), "3".to_owned()),
-            ("num.io.threads".to_owned(), "2".to_owned()),
-        ]);
-        let text = fill_template(Path::new("/d"), 1111, 2222, &settings);
-        assert!(!text.contains("_PORT@") && !text.contains("_DIR@"), "{text}");
-        assert!(text.contains("advertised.listeners=PLAINTEXT://127.0.0.1:1111\n"));
-        assert!(text.contains("log.dirs=/d\n") && text.contains("num.io.threads=2\n"));
-        assert_eq!(text.matches("offsets.topic.replication.factor").count(), 1);
-        assert!(text.contains("offsets.topic.replication.factor=3\n"));
+    fn the_template_leaves_no_place_unfilled() {
+        let names = ["NODE_ID", "VOTERS", "BROKER_PORT", "CONTROLLER_PORT", "DATA_DIR", "REPLICATION", "IN_SYNC"];
+        let values = names.map(|name| (name, "7".to_owned()));
+        let text = fill(TEMPLATE, &values, &BTreeMap::new());
+        assert!(!text.contains('@'), "{text}");
+        assert!(text.contains("listeners=PLAINTEXT://127.0.0.1:7,CONTROLLER://127.0.0.1:7"));
     }
 }

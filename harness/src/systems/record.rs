@@ -1,15 +1,15 @@
-//! The record of a running system: a JSON file in its folder, believed only while the process that it names runs and
-//! started when the record says. Ends that process, and no other.
+//! The record of a system: a JSON file in its folder that names its processes, each by pid and start, and how to start
+//! it again. Ends those processes and the ones that bear the folder's mark, and no other.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::identity::is_running;
-use super::{Running, SystemError, io};
+use super::identity::{is_running, marked};
+use super::{Running, SystemError, SystemProcess, io};
 
-/// The system that runs from this folder; a record of a process that has ended is removed.
+/// What `up` recorded in this folder, whether it still runs or not.
 pub(super) fn load(folder: &Path) -> Result<Option<Running>, SystemError> {
     let path = path_in(folder);
     let text = match std::fs::read_to_string(&path) {
@@ -17,13 +17,8 @@ pub(super) fn load(folder: &Path) -> Result<Option<Running>, SystemError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io("read", &path)(error)),
     };
-    let running: Running = serde_json::from_str(&text)
-        .map_err(|error| SystemError::Record { path: path.clone(), reason: error.to_string() })?;
-    if is_running(running.pid, running.started_ticks) {
-        return Ok(Some(running));
-    }
-    forget(folder)?;
-    Ok(None)
+    let running = serde_json::from_str(&text);
+    running.map(Some).map_err(|error| SystemError::Record { path, reason: error.to_string() })
 }
 
 /// Writes the record whole or not at all.
@@ -44,28 +39,52 @@ pub(super) fn forget(folder: &Path) -> Result<(), SystemError> {
     }
 }
 
-/// Asks the process to end, and kills it when it has not after half the patience.
-pub(super) fn end_process(running: &Running, patience: Duration) -> Result<(), SystemError> {
-    for signal in [Signal::TERM, Signal::KILL] {
-        let pid = i32::try_from(running.pid).ok().and_then(Pid::from_raw);
-        let pid = pid.expect("the pid was read from the system and is running");
-        if !is_running(running.pid, running.started_ticks) {
+/// Asks the system's processes to end, the last started first, and kills what has not after half the patience.
+pub(super) fn end_processes(running: &Running, patience: Duration) -> Result<(), SystemError> {
+    for process in running.processes.iter().rev() {
+        end(&running.name, process.pid, process.started_ticks, &[Signal::TERM, Signal::KILL], patience)?;
+    }
+    Ok(())
+}
+
+/// Ends whatever bears the mark of this folder, and gives how many there were.
+pub(super) fn end_marked(name: &str, folder: &Path, patience: Duration) -> Result<usize, SystemError> {
+    let found = marked(folder);
+    for (pid, ticks) in &found {
+        end(name, *pid, *ticks, &[Signal::TERM, Signal::KILL], patience)?;
+    }
+    Ok(found.len())
+}
+
+/// Kills one process and waits for its end.
+pub(super) fn kill_process_of(
+    running: &Running,
+    process: &SystemProcess,
+    patience: Duration,
+) -> Result<(), SystemError> {
+    end(&running.name, process.pid, process.started_ticks, &[Signal::KILL], patience)
+}
+
+fn end(name: &str, pid: u32, ticks: u64, signals: &[Signal], patience: Duration) -> Result<(), SystemError> {
+    for signal in signals {
+        if !is_running(pid, ticks) {
             return Ok(());
         }
+        let target = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("the pid of a process that runs");
         // A process that ended between the check and the signal is what we want; the wait below notices it.
-        let _ = kill_process(pid, signal);
+        let _ = kill_process(target, *signal);
         let deadline = Instant::now() + patience / 2;
         while Instant::now() < deadline {
-            if !is_running(running.pid, running.started_ticks) {
+            if !is_running(pid, ticks) {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
     }
-    Err(SystemError::Stuck { name: running.name.clone(), pid: running.pid, seconds: patience.as_secs() })
+    Err(SystemError::Stuck { name: name.to_owned(), pid, seconds: patience.as_secs() })
 }
 
-fn path_in(folder: &Path) -> PathBuf {
+pub(super) fn path_in(folder: &Path) -> PathBuf {
     folder.join("running.json")
 }
 
@@ -75,15 +94,24 @@ pub(super) mod tests {
 
     /// A record of a process that runs now.
     pub(in crate::systems) fn running(pid: u32, folder: &Path) -> Running {
+        let process = SystemProcess {
+            role: "broker-1".to_owned(),
+            is_broker: true,
+            address: "127.0.0.1:1".to_owned(),
+            pid,
+            started_ticks: crate::systems::identity::started_ticks(pid).unwrap(),
+            log: folder.join("broker-1.log"),
+            command: vec!["sleep".to_owned(), "600".to_owned()],
+            environment: std::collections::BTreeMap::new(),
+        };
         Running {
             name: "kafka".to_owned(),
             version: "0".to_owned(),
             bootstrap: "127.0.0.1:1".to_owned(),
-            pid,
-            started_ticks: crate::systems::identity::started_ticks(pid).unwrap(),
+            processes: vec![process],
             data_dir: folder.join("data"),
-            log: folder.join("kafka.log"),
             settings: std::collections::BTreeMap::new(),
+            class_path: None,
         }
     }
 
