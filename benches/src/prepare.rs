@@ -99,7 +99,7 @@ pub(crate) fn restart(target: &SystemTarget) -> Result<(SystemTarget, Option<Ref
             options.settings.clone_from(&target.settings);
             options.patience = RESTART_PATIENCE;
             let running = systems::up(&target.name, &options)?;
-            let (pid, bootstrap) = (running.broker_pids().first().copied(), running.bootstrap);
+            let (bootstrap, pid) = (running.bootstrap.clone(), running.broker_pids().first().copied());
             Ok((SystemTarget { bootstrap, pid, ..target.clone() }, None))
         }
         _ => Err(BenchError::NoRestart { system: target.name.clone() }),

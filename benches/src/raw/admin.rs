@@ -61,7 +61,7 @@ impl TopicAdmin {
                 && self.has_ends(lanes, number, &|_| 0)?)
             {
                 if Instant::now() > deadline {
-                    return Err(io::Error::other("not every queue has a leader within 120 s"));
+                    return Err(io::Error::other("not every queue has a leader within 60 s"));
                 }
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -152,4 +152,4 @@ const LIST_OFFSETS_VERSION: i16 = 5;
 /// The timestamp that asks for the end.
 const LATEST: i64 = -1;
 const TOPICS_PER_REQUEST: usize = 8;
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);

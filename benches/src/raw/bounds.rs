@@ -90,26 +90,35 @@ impl Session<'_> {
             is_over.store(true, Ordering::Relaxed);
             let resident = watch.join().map_err(|_| BenchError::Panicked { what: "watcher" })?;
             let outcome = bad.join().map_err(|_| BenchError::Panicked { what: "misbehaving client" })?;
-            Ok::<_, BenchError>((block?, resident, outcome))
+            Ok::<_, BenchError>((block, resident, outcome))
         })?;
-        admin.delete(&lanes).map_err(failed("delete topics"))?;
         let (what, shown) = (kind.text(), format!("{name}, {}", kind.text()));
         if let Some(error) = outcome {
             self.remark(format!("{name}: {what} was ended: {error}."));
         }
         self.result.rows.push(one_row(&self.plan.name, &shown, "broker_resident_bytes", resident_bytes));
-        if let Some(p99) = percentile(&block.response, 99.0) {
+        let achieved_share = match &block {
+            Ok(block) => block.achieved_share,
+            Err(error) => {
+                self.remark(format!("{name}: beside {what}, another client met: {error}."));
+                0.0
+            }
+        };
+        if let Some(p99) = block.ok().and_then(|block| percentile(&block.response, 99.0)) {
             self.result.rows.push(one_row(&self.plan.name, &shown, "end_to_end_p99_ns", p99 as f64));
         }
         let parts = [
             ("allowed over largest resident bytes", bounds.resident_bytes_allowed / resident_bytes.max(1.0), 1.0),
-            ("another client's share of its rate", block.achieved_share, 0.99),
+            ("another client's share of its rate", achieved_share, 0.99),
         ];
         for (part, ratio, needs) in parts {
             let (target, part) = (self.plan.name.clone(), format!("{name}, {what}: {part}"));
             let met = ratio >= needs;
             self.result.targets.push(TargetPart { target, part, ratio, low: ratio, high: ratio, needs, met });
         }
+        // A broker that has stopped answering cannot be measured any further.
+        let deleted = TopicAdmin::connect(&target.bootstrap).and_then(|mut admin| admin.delete(&lanes));
+        deleted.map_err(failed("delete topics"))?;
         Ok(())
     }
 }

@@ -44,6 +44,8 @@ pub(super) struct Load<'a> {
     pub(super) seconds: f64,
     /// The beginning whose latencies are not counted, seconds.
     pub(super) lead_in_seconds: f64,
+    /// Without an answer or a record for so long, nanoseconds, it is given up.
+    pub(super) stall_ns: u64,
 }
 
 /// What a block found.
@@ -279,7 +281,10 @@ impl<'a> Driver<'a> {
         self.answered_ns = self.start_ns;
         self.read_ns = self.start_ns;
         self.deadline_ns = self.start_ns + (self.load.seconds * 1e9) as u64;
-        self.counted_from_ns = self.start_ns + (self.load.lead_in_seconds * 1e9) as u64;
+        // What is read back afterwards was waiting on purpose, and has no latency.
+        let follows = self.load.shape.consumers > 0;
+        self.counted_from_ns =
+            if follows { self.start_ns + (self.load.lead_in_seconds * 1e9) as u64 } else { u64::MAX };
         self.acknowledge.reset();
     }
 
@@ -315,17 +320,21 @@ impl<'a> Driver<'a> {
                         let _ = rustix::io::read(&self.timer, &mut [0; 8]);
                     }
                     Token(index) if event.is_readable() => {
-                        heard_ns = now_ns;
+                        let known = (self.check.acknowledged + self.check.unsettled, self.check.consumed);
                         match index.checked_sub(self.producers.len()) {
                             None => self.take_answers(index)?,
                             Some(consumer) => self.take_records(consumer)?,
+                        }
+                        // An answer without a record is no progress: a lost record would be asked for for ever.
+                        if known != (self.check.acknowledged + self.check.unsettled, self.check.consumed) {
+                            heard_ns = now_ns;
                         }
                     }
                     Token(_) => {}
                 }
             }
-            if now_ns.saturating_sub(heard_ns) > STALL_NS && !self.is_idle_by_schedule(now_ns) {
-                return Err(io::Error::other("the broker has sent nothing for 30 s"));
+            if now_ns.saturating_sub(heard_ns) > self.load.stall_ns && !self.is_idle_by_schedule(now_ns) {
+                return Err(io::Error::other(format!("nothing new for {} s", self.load.stall_ns / NS_PER_S)));
             }
         }
     }
@@ -625,5 +634,10 @@ const DRAIN_CONNECTIONS: u32 = 2;
 const FOLLOW: Limits = Limits { wait_ms: 500, queue_bytes: 1 << 20 };
 const DRAIN: Limits = Limits { wait_ms: 100, queue_bytes: 1 << 20 };
 const POLL_MAXIMUM: Duration = Duration::from_secs(1);
-const STALL_NS: u64 = 30_000_000_000;
+/// Without progress for so long a block is given up.
+pub(super) const STALL_NS: u64 = 30_000_000_000;
 const NS_PER_S: u64 = 1_000_000_000;
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;

@@ -101,7 +101,7 @@ const ANSWER_BYTES_MAXIMUM: i32 = 16 << 20;
 mod tests {
     use bytes::{Bytes, BytesMut};
     use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
-    use kafka_protocol::messages::{FetchResponse, RequestHeader, RequestKind, TopicName};
+    use kafka_protocol::messages::{FetchRequest, FetchResponse, RequestHeader, TopicName};
     use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 
     use super::*;
@@ -113,9 +113,8 @@ mod tests {
         let limits = Limits { wait_ms: 500, queue_bytes: 100 };
         let mut frame = Bytes::from(request(7, &lanes, &wanted, limits)).slice(4..);
         assert_eq!(RequestHeader::decode(&mut frame, 1).unwrap().correlation_id, 7);
-        let decoded = RequestKind::decode(ApiKey::Fetch, &mut frame, FETCH_VERSION).unwrap();
+        let fetch = FetchRequest::decode(&mut frame, FETCH_VERSION).unwrap();
         assert!(frame.is_empty());
-        let RequestKind::Fetch(fetch) = decoded else { panic!("another request") };
         assert_eq!((fetch.max_wait_ms, fetch.min_bytes, fetch.session_epoch), (500, 1, -1));
         let found: Vec<(String, i32, i64)> = fetch
             .topics

@@ -120,6 +120,7 @@ impl Session<'_> {
             is_idempotent: false,
             seconds: FILL_SECONDS_MAXIMUM,
             lead_in_seconds: 0.0,
+            stall_ns: driver::STALL_NS,
         }
     }
 }

@@ -105,6 +105,7 @@ impl Session<'_> {
             is_idempotent: self.plan.idempotence,
             seconds,
             lead_in_seconds,
+            stall_ns: driver::STALL_NS,
         };
         let failed = |action: &'static str| {
             let system = target.name.clone();
@@ -189,7 +190,10 @@ impl Session<'_> {
             ratios.push(RatioRow {
                 plan: self.plan.name.clone(),
                 metric: part.metric.clone(),
-                ratio_of: [part.of.clone(), part.over.clone()],
+                ratio_of: match &part.over_shape {
+                    None => [part.of.clone(), part.over.clone()],
+                    Some(over) => [format!("{}, {}", part.of, part.shape), format!("{}, {over}", part.over)],
+                },
                 ratio: ratio.value / part.allowance,
                 low: ratio.low / part.allowance,
                 high: ratio.high / part.allowance,

@@ -190,7 +190,7 @@ const BASE_SEQUENCE_AT: usize = 53;
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use kafka_protocol::messages::{RequestHeader, RequestKind};
+    use kafka_protocol::messages::{ProduceRequest, RequestHeader};
     use kafka_protocol::protocol::Decodable;
 
     use super::*;
@@ -218,8 +218,7 @@ mod tests {
         let mut frame = Bytes::copy_from_slice(&frame[4..]);
         let header = RequestHeader::decode(&mut frame, 1).unwrap();
         assert_eq!((header.correlation_id, header.request_api_key), (77, ApiKey::Produce as i16));
-        let decoded = RequestKind::decode(ApiKey::Produce, &mut frame, PRODUCE_VERSION).unwrap();
-        let RequestKind::Produce(request) = decoded else { panic!("another request") };
+        let request = ProduceRequest::decode(&mut frame, PRODUCE_VERSION).unwrap();
         assert!(frame.is_empty(), "bytes are left over");
         assert_eq!(request.topic_data[0].name.as_str(), "t-0041");
         assert_eq!(request.topic_data[0].partition_data.len(), slots.len());
