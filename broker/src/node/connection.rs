@@ -163,7 +163,7 @@ async fn read<D: Disk, C: Clock, O: Observer, S: AsyncRead>(
             return;
         }
         if let Some(hello) = greeted {
-            let is_welcome = shard.upgrade().is_some_and(|shard| shard.borrow().welcomes(&hello));
+            let is_welcome = shard.upgrade().is_some_and(|shard| shard.borrow_mut().welcomes(&hello));
             if !is_welcome {
                 tracing::warn!(node = %hello.node, "connection closed: the node is of another cluster, or has this one's id");
                 return;
