@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::admin::ProposalOf;
+use super::config::NODES_MAX;
 use super::machine::{Core, DeadlineOf, Effects};
 use super::metadata::{Metadata, MetadataRecord};
 use super::peer::{ControlMessage, Hello, PeerMessage};
@@ -23,6 +24,8 @@ pub(super) struct Control {
     /// A registration of this process is on its way until then.
     registering_until: Option<Duration>,
     heartbeat_at: Option<Duration>,
+    /// Where nodes that introduced themselves listen: one that joins is in nobody's settings.
+    met: BTreeMap<NodeId, (String, u16)>,
     wants_shutdown: bool,
     may_shut_down: bool,
     /// Where nobody takes over by then, the node ends all the same.
@@ -58,7 +61,8 @@ impl Core {
         }
         let broker = self.metadata.broker(id).map(|broker| (broker.host.clone(), broker.port));
         let voter = || self.quorum.raft.voters().iter().find(|peer| peer.id == id);
-        broker.or_else(|| voter().map(|peer| (peer.host.clone(), peer.port)))
+        let met = || self.control.met.get(&id).cloned();
+        broker.or_else(|| voter().map(|peer| (peer.host.clone(), peer.port))).or_else(met)
     }
 
     /// How the node introduces itself to others.
@@ -73,9 +77,13 @@ impl Core {
     }
 
     /// Whether a node that introduces itself may belong to the same cluster.
-    pub fn welcomes(&self, hello: &Hello) -> bool {
+    pub fn welcomes(&mut self, hello: &Hello) -> bool {
         let is_same = self.metadata.cluster().is_none_or(|own| hello.cluster == 0 || hello.cluster == own);
-        is_same && hello.node.0 != self.config.node_id
+        let is_welcome = is_same && hello.node.0 != self.config.node_id;
+        if is_welcome && (self.control.met.len() < NODES_MAX || self.control.met.contains_key(&hello.node)) {
+            self.control.met.insert(hello.node, (hello.host.clone(), hello.port));
+        }
+        is_welcome
     }
 
     /// Begins to end: other replicas are to take over first.

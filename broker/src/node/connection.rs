@@ -61,7 +61,7 @@ where
         memory_waits: 0,
         has_left: false,
         peer: None,
-        welcomes: Box::new(move |hello| welcoming.upgrade().is_some_and(|shard| shard.borrow().welcomes(hello))),
+        welcomes: Box::new(move |hello| welcoming.upgrade().is_some_and(|shard| shard.borrow_mut().welcomes(hello))),
     };
     let shard = Rc::downgrade(shared);
     tokio::task::spawn_local(async move {

@@ -215,7 +215,7 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
     }
 
     /// Whether a node that greets belongs to the same cluster.
-    pub(super) fn welcomes(&self, hello: &Hello) -> bool {
+    pub(super) fn welcomes(&mut self, hello: &Hello) -> bool {
         self.core.welcomes(hello)
     }
 
