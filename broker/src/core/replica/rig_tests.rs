@@ -336,6 +336,12 @@ impl Rig {
             let Some(leader) = (0..NODES).find(|node| self.leads(*node, number)) else {
                 return Err(format!("queue {number} has no leader"));
             };
+            let core = &self.nodes[leader].as_ref().expect("a leader runs").core;
+            let in_sync =
+                self.place(core, number).and_then(|(log, _)| core.metadata().placement(log)).map(|p| p.isr.len());
+            if in_sync != Some(NODES) {
+                return Err(format!("queue {number}: {in_sync:?} replicas are in sync again"));
+            }
             let mut copies = Vec::new();
             for node in 0..NODES {
                 copies.push(self.sequences(node, number)?);
