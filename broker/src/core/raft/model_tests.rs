@@ -94,6 +94,7 @@ impl Model {
         let node = &mut self.nodes[id as usize];
         node.pending.extend(output.persist);
         self.network.extend(output.messages.into_iter().map(|(to, message)| (NodeId(id), to, message)));
+        assert!(self.network.len() < 5_000, "messages must not multiply");
         let Some(raft) = &mut node.raft else { return };
         if let Some((last, bytes)) = output.install {
             let voters: Vec<Peer> = postcard::from_bytes(&bytes).expect("it was encoded below");

@@ -37,6 +37,9 @@ struct Progress {
     snapshot_at: Option<u64>,
     /// When the newest message was sent that it answered.
     heard: Duration,
+    /// When it was last asked where its log ends, or for how much of a snapshot it has; answers to older questions
+    /// lead to no new ones, or every duplicate would live for ever.
+    asked: Duration,
 }
 
 /// A snapshot that is coming in.
@@ -194,11 +197,19 @@ impl Raft {
         let Role::Leader(leadership) = &mut self.role else { return };
         let sent = now.as_micros() as u64;
         let mut is_snapshot_needed = false;
+        // One that ends before the log begins leaves a gap; another is needed.
+        let start = self.entries.start();
+        if leadership.snapshot.as_ref().is_some_and(|(last, _)| last.index + 1 < start) {
+            leadership.snapshot = None;
+        }
         for (id, progress) in &mut leadership.progress {
             let is_behind = progress.next < self.entries.end();
             let is_wanted = is_due || (is_behind && progress.is_streaming);
             if !is_wanted || only.is_some_and(|only| only != *id) {
                 continue;
+            }
+            if !progress.is_streaming {
+                progress.asked = now;
             }
             let previous = if progress.snapshot_at.is_some() { None } else { self.entries.before(progress.next) };
             let body = match (previous, &leadership.snapshot) {
@@ -311,6 +322,7 @@ impl Raft {
             // While a snapshot is on its way, what follows it cannot fit.
             Some(_) => {}
             None if progress.snapshot_at.is_some() => {}
+            None if !progress.is_streaming && Duration::from_micros(sent) < progress.asked => {}
             None => {
                 progress.is_streaming = false;
                 progress.next = retry.min(progress.next.saturating_sub(1)).max(progress.matched);
@@ -403,7 +415,8 @@ impl Raft {
         let Some(progress) = leadership.progress.get_mut(&from) else { return };
         progress.heard = progress.heard.max(Duration::from_micros(sent));
         let Some((current, bytes)) = &leadership.snapshot else { return };
-        if *current != last || progress.snapshot_at.is_none() {
+        let is_old = Duration::from_micros(sent) < progress.asked;
+        if *current != last || progress.snapshot_at.is_none() || is_old {
             return;
         }
         if received < bytes.len() as u64 {
@@ -432,7 +445,7 @@ impl Receiving {
 
 impl Progress {
     fn new(next: u64, now: Duration) -> Progress {
-        Progress { matched: 0, next, is_streaming: false, snapshot_at: None, heard: now }
+        Progress { matched: 0, next, is_streaming: false, snapshot_at: None, heard: now, asked: now }
     }
 }
 

@@ -306,7 +306,7 @@ impl Rig {
             self.step(true);
             let node = self.draw(NODES as u64) as usize;
             match self.draw(160) {
-                0 | 1 => self.crash(node, self.incarnations % 2 == 0),
+                0 | 1 => self.crash(node, self.incarnations.is_multiple_of(2)),
                 2..=5 if self.nodes[node].is_none() => self.start(node),
                 6 => {
                     for other in (0..NODES).filter(|other| *other != node) {
