@@ -58,18 +58,13 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every mutant, in the order of the published table.
-<<<<<<< HEAD
-    pub const ALL: [Mutant; 13] = [
-=======
-    pub const ALL: [Mutant; 7] = [
->>>>>>> cluster
+    pub const ALL: [Mutant; 14] = [
         Mutant::AckBeforeSync,
         Mutant::DirectoryNotSynced,
         Mutant::ChecksumNotVerified,
         Mutant::ProducerExpiresEarly,
         Mutant::WindowNotRecovered,
         Mutant::TornTailKept,
-<<<<<<< HEAD
         Mutant::TruncateToWatermark,
         Mutant::FetchNotFenced,
         Mutant::AckJumpsAhead,
@@ -77,9 +72,7 @@ impl Mutant {
         Mutant::EpochsNotSynced,
         Mutant::ReadsUnconfirmed,
         Mutant::ProducersNotReplicated,
-=======
         Mutant::UncleanElection,
->>>>>>> cluster
     ];
 
     /// The mutant's public name: the row of the published table, or its own words.
