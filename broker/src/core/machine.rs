@@ -224,6 +224,7 @@ impl Core {
             snapshot_at,
         };
         core.adopt_logs(metadata_log, logs, now, effects);
+        core.take_up_roles(now, effects);
         core.deadlines.insert((now.monotonic + core.config.retention_check, DeadlineOf::Retention));
         core.on_raft_deadline(now, effects);
         core.on_heartbeat_due(now, effects);

@@ -55,6 +55,11 @@ impl TailCache {
         self.frames.range(begin..).map(|frame| (&frame.head, &frame.body))
     }
 
+    /// Position of the newest frame.
+    pub(crate) fn newest(&self) -> Option<Position> {
+        self.frames.back().map(|frame| frame.position)
+    }
+
     pub(crate) fn clear(&mut self) {
         self.frames.clear();
         self.bytes = 0;

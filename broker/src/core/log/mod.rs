@@ -384,7 +384,12 @@ impl Log {
             effects.push(DiskEffect::CreateSegment { log: self.id, base });
         }
         self.epochs.start(frame.epoch, frame.position);
-        self.cache.push(frame.position, head.clone(), body.clone());
+        // The defect (Ra 2.15.2) goes on: what is in memory already is not replaced by what is written anew.
+        let is_stale = self.mutant == Some(Mutant::CacheOutlivesCut)
+            && self.cache.newest().is_some_and(|newest| newest >= frame.position);
+        if !is_stale {
+            self.cache.push(frame.position, head.clone(), body.clone());
+        }
         let segment = self.segments.back_mut().expect("there is an active segment");
         let (base, at) = (segment.base, segment.length);
         assert_eq!(base.plus(at), frame.position, "segments have no gaps");

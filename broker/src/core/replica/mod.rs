@@ -133,6 +133,18 @@ impl Core {
         }
     }
 
+    /// Takes up the roles that the state gives at the start. A replica that was out of sync when its process ended hears
+    /// of no change of its placement when it is back, and would never copy again.
+    pub(super) fn take_up_roles(&mut self, now: Now, effects: &mut Effects) {
+        let here = self.config.node_id;
+        let is_shared_role = |replicas: &[i32]| replicas.len() > 1 && replicas.contains(&here);
+        let ids: Vec<LogId> =
+            self.metadata.placements().filter(|(_, p)| is_shared_role(&p.replicas)).map(|(id, _)| id).collect();
+        for id in ids {
+            self.on_placement(id, now, effects);
+        }
+    }
+
     /// Makes a log that was recovered at the start wait for its role.
     pub(super) fn adopt_replica(&mut self, id: LogId) {
         let here = self.config.node_id;

@@ -306,7 +306,7 @@ impl Rig {
             self.step(true);
             let node = self.draw(NODES as u64) as usize;
             match self.draw(160) {
-                0 | 1 => self.crash(node, self.incarnations % 2 == 0),
+                0 | 1 => self.crash(node, self.incarnations.is_multiple_of(2)),
                 2..=5 if self.nodes[node].is_none() => self.start(node),
                 6 => {
                     for other in (0..NODES).filter(|other| *other != node) {
@@ -336,6 +336,12 @@ impl Rig {
             let Some(leader) = (0..NODES).find(|node| self.leads(*node, number)) else {
                 return Err(format!("queue {number} has no leader"));
             };
+            let core = &self.nodes[leader].as_ref().expect("a leader runs").core;
+            let in_sync =
+                self.place(core, number).and_then(|(log, _)| core.metadata().placement(log)).map(|p| p.isr.len());
+            if in_sync != Some(NODES) {
+                return Err(format!("queue {number}: {in_sync:?} replicas are in sync again"));
+            }
             let mut copies = Vec::new();
             for node in 0..NODES {
                 copies.push(self.sequences(node, number)?);

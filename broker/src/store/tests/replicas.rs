@@ -59,7 +59,7 @@ struct Cluster {
 
 impl Cluster {
     async fn new(flush: Flush, retention_bytes: Option<u64>) -> Cluster {
-        let disks = vec![MemoryDisk::default(); 0];
+        let disks = Vec::new();
         let mut cluster = Cluster {
             flush,
             retention_bytes,
