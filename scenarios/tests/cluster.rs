@@ -18,14 +18,14 @@ fn plan_with(settings: &str, seed: u64, faults: Vec<FaultAction>) -> Plan {
         "name = \"cluster\"\ntitle = \"Three nodes.\"\n[world]\nnodes = 3\n[settings]\n{settings}\
          [topics]\ncount = 2\nqueues = 4\n[workload]\nacks = [-1]\n"
     );
-    let mut plan = sample(&Scenario::parse("cluster", &text).unwrap(), seed, None);
+    let mut plan = sample(&Scenario::parse("cluster", &text).expect("the text is a scenario"), seed, None);
     let fault = |action| Fault { trigger: Trigger::At { at_ms: 3_000 }, action, salt: seed };
     plan.faults = faults.into_iter().map(fault).collect();
     plan
 }
 
 fn run(plan: &Plan) -> Run {
-    let run = run_plan(plan, Record::WhiteBox).unwrap();
+    let run = run_plan(plan, Record::WhiteBox).expect("the plan is sound");
     assert_eq!(run.line.verdict, VerdictKind::Valid, "seed {}: {:#?}", plan.seed, run.verdict);
     run
 }

@@ -21,6 +21,9 @@ use super::types::{LeaderEpoch, LogId, NodeId, Now, Offset, Position, QueueId};
 use crate::mutant::Mutant;
 use crate::points;
 
+/// Where entries are: their indices and their offsets in the log, both ascending.
+type Places = VecDeque<(u64, i64)>;
+
 /// A record of the metadata log as it is on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum StoredRecord {
@@ -83,7 +86,7 @@ pub(super) struct Quorum {
     /// Where appended records end, and how many there are up to them.
     ends: VecDeque<(Position, u64)>,
     /// Where each entry is that no snapshot covers: its index and its offset in the log.
-    places: VecDeque<(u64, i64)>,
+    places: Places,
     entries_from: i64,
     writing: BTreeMap<String, Writing>,
     deadline: Option<std::time::Duration>,
@@ -130,32 +133,10 @@ impl Quorum {
             entries_from = snapshot.entries_from;
         }
         metadata.set_mutant(mutant);
-        let mut places = VecDeque::new();
-        let mut is_end_clean = false;
-        for batch in batches {
-            for record in batch::read_records(batch)? {
-                let stored = postcard::from_bytes(&record.value.unwrap_or_default());
-                let stored: StoredRecord = stored.map_err(MetadataUnreadable::record)?;
-                is_end_clean = stored == StoredRecord::CleanEnd;
-                let StoredRecord::Raft(persist) = stored else { continue };
-                if let Persist::Entry { entry, .. } = &persist {
-                    if record.offset.0 < entries_from {
-                        continue;
-                    }
-                    let end = durable.base.map_or(0, |base| base.index + 1) + durable.entries.len() as u64;
-                    if entry.id.index > end && mutant == Some(Mutant::UnreadableSnapshotIsNone) {
-                        // The defect: as if the folder were new. What it holds are orphans then.
-                        return Quorum::recover(config, draw, mutant, None, Vec::new(), now);
-                    }
-                    if entry.id.index > end {
-                        let (expected, found) = (Offset(end as i64), Offset(entry.id.index as i64));
-                        return Err(StartError::MetadataGap { expected, found });
-                    }
-                    note_place(&mut places, entry.id.index, record.offset.0);
-                }
-                durable.add(persist);
-            }
-        }
+        let Some((places, is_end_clean)) = replay(&mut durable, entries_from, mutant, batches)? else {
+            // The defect of S7: as if the folder were new. What it holds are orphans then.
+            return Quorum::recover(config, draw, mutant, None, Vec::new(), now);
+        };
         let settings = RaftSettings {
             id: NodeId(config.node_id),
             election_timeout: config.election_timeout,
@@ -424,6 +405,42 @@ impl Core {
     }
 }
 
+/// Reads the log's records behind a snapshot: where entries are, and whether the last process ended cleanly. None where
+/// a defect takes a gap for an empty log.
+fn replay(
+    durable: &mut Durable,
+    entries_from: i64,
+    mutant: Option<Mutant>,
+    batches: Vec<Bytes>,
+) -> Result<Option<(Places, bool)>, StartError> {
+    let mut places = VecDeque::new();
+    let mut is_end_clean = false;
+    for batch in batches {
+        for record in batch::read_records(batch)? {
+            let stored = postcard::from_bytes(&record.value.unwrap_or_default());
+            let stored: StoredRecord = stored.map_err(MetadataUnreadable::record)?;
+            is_end_clean = stored == StoredRecord::CleanEnd;
+            let StoredRecord::Raft(persist) = stored else { continue };
+            if let Persist::Entry { entry, .. } = &persist {
+                if record.offset.0 < entries_from {
+                    continue;
+                }
+                let end = durable.base.map_or(0, |base| base.index + 1) + durable.entries.len() as u64;
+                if entry.id.index > end && mutant == Some(Mutant::UnreadableSnapshotIsNone) {
+                    return Ok(None);
+                }
+                if entry.id.index > end {
+                    let (expected, found) = (Offset(end as i64), Offset(entry.id.index as i64));
+                    return Err(StartError::MetadataGap { expected, found });
+                }
+                note_place(&mut places, entry.id.index, record.offset.0);
+            }
+            durable.add(persist);
+        }
+    }
+    Ok(Some((places, is_end_clean)))
+}
+
 /// Who votes in a cluster of which nothing is known yet.
 fn bootstrap(config: &NodeConfig) -> Vec<Peer> {
     let own = NodeId(config.node_id);
@@ -469,7 +486,7 @@ fn append_record(
 }
 
 /// An entry takes the place of those with its index and behind.
-fn note_place(places: &mut VecDeque<(u64, i64)>, index: u64, offset: i64) {
+fn note_place(places: &mut Places, index: u64, offset: i64) {
     while places.back().is_some_and(|(last, _)| *last >= index) {
         places.pop_back();
     }
