@@ -104,6 +104,15 @@ pub(super) fn encode_request(api: Api, version: i16, out: &mut BytesMut) -> Opti
             }
             request.encode(out, version)
         }
+        _ => return encode_offsets_request(api, version, out),
+    };
+    encoded.unwrap_or_else(|error| panic!("{api:?} {version}: {error}"));
+    Some(())
+}
+
+fn encode_offsets_request(api: Api, version: i16, out: &mut BytesMut) -> Option<()> {
+    let instance = |from: i16| (version >= from).then(|| text("i"));
+    let encoded = match api {
         Api::OffsetCommit => {
             let mut partition = OffsetCommitRequestPartition::default().with_committed_metadata(Some(text("note")));
             if version >= 6 {
@@ -169,6 +178,26 @@ pub(super) fn filled(api: Api) -> Option<Response> {
                     .with_members(vec![member]),
             )
         }
+        Api::SyncGroup => Response::SyncGroup(
+            SyncGroupResponse::default()
+                .with_protocol_type(Some(text("consumer")))
+                .with_protocol_name(Some(text("range")))
+                .with_assignment(Bytes::from_static(b"a")),
+        ),
+        Api::Heartbeat => Response::Heartbeat(HeartbeatResponse::default().with_error_code(27)),
+        Api::LeaveGroup => {
+            let member = MemberResponse::default()
+                .with_member_id(text("m"))
+                .with_group_instance_id(Some(text("i")))
+                .with_error_code(25);
+            Response::LeaveGroup(LeaveGroupResponse::default().with_members(vec![member]))
+        }
+        _ => return filled_about_offsets(api).or_else(|| filled_of_the_new_protocol(api)),
+    })
+}
+
+fn filled_of_the_new_protocol(api: Api) -> Option<Response> {
+    Some(match api {
         Api::ConsumerGroupHeartbeat => {
             let topic = consumer_group_heartbeat_response::TopicPartitions::default()
                 .with_topic_id(uuid::Uuid::from_u128(7))
@@ -208,20 +237,12 @@ pub(super) fn filled(api: Api) -> Option<Response> {
                 .with_members(vec![member]);
             Response::ConsumerGroupDescribe(ConsumerGroupDescribeResponse::default().with_groups(vec![described]))
         }
-        Api::SyncGroup => Response::SyncGroup(
-            SyncGroupResponse::default()
-                .with_protocol_type(Some(text("consumer")))
-                .with_protocol_name(Some(text("range")))
-                .with_assignment(Bytes::from_static(b"a")),
-        ),
-        Api::Heartbeat => Response::Heartbeat(HeartbeatResponse::default().with_error_code(27)),
-        Api::LeaveGroup => {
-            let member = MemberResponse::default()
-                .with_member_id(text("m"))
-                .with_group_instance_id(Some(text("i")))
-                .with_error_code(25);
-            Response::LeaveGroup(LeaveGroupResponse::default().with_members(vec![member]))
-        }
+        _ => return None,
+    })
+}
+
+fn filled_about_offsets(api: Api) -> Option<Response> {
+    Some(match api {
         Api::OffsetCommit => {
             let partition = OffsetCommitResponsePartition::default().with_partition_index(1).with_error_code(12);
             let topic = OffsetCommitResponseTopic::default().with_name(name()).with_partitions(vec![partition]);

@@ -69,6 +69,7 @@ pub struct EncodeError {
 /// Appends a response as one frame. After an error the output is as it was.
 pub fn encode(header: RequestHeader, mut response: Response, output: &mut Output) -> Result<(), EncodeError> {
     fit(&mut response, header.version);
+    fit_groups(&mut response, header.version);
     let buffer = output.tail();
     let start = buffer.len();
     buffer.put_i32(0);
@@ -140,44 +141,6 @@ fn fit(response: &mut Response, version: i16) {
                 response.port = coordinator.port;
             }
         }
-        Response::JoinGroup(response) if version < 7 => {
-            response.protocol_type = None;
-            response.protocol_name.get_or_insert_default();
-            if version < 5 {
-                response.members.iter_mut().for_each(|member| member.group_instance_id = None);
-            }
-        }
-        Response::LeaveGroup(response) if version < 3 => response.members.clear(),
-        Response::ListGroups(response) if version < 5 => {
-            response.groups.iter_mut().for_each(|group| {
-                group.group_type = StrBytes::default();
-                if version < 4 {
-                    group.group_state = StrBytes::default();
-                }
-            });
-        }
-        Response::ConsumerGroupDescribe(response) if version < 1 => {
-            let members = response.groups.iter_mut().flat_map(|group| &mut group.members);
-            members.for_each(|member| member.member_type = -1);
-        }
-        Response::DescribeGroups(response) if version < 6 => {
-            response.groups.iter_mut().for_each(|group| {
-                group.error_message = None;
-                if version < 3 {
-                    group.authorized_operations = i32::MIN;
-                }
-                if version < 4 {
-                    group.members.iter_mut().for_each(|member| member.group_instance_id = None);
-                }
-            });
-        }
-        Response::OffsetFetch(response) if version < 5 => {
-            if version < 2 {
-                response.error_code = 0;
-            }
-            let partitions = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
-            partitions.for_each(|partition| partition.committed_leader_epoch = -1);
-        }
         Response::DeleteTopics(response) if version < 6 => {
             response.responses.iter_mut().for_each(|topic| {
                 topic.name.get_or_insert_default();
@@ -214,6 +177,62 @@ fn fit(response: &mut Response, version: i16) {
         | Response::AlterPartitionReassignments(_)
         | Response::ListPartitionReassignments(_)
         | Response::UnregisterBroker(_) => {}
+    }
+}
+
+/// The same for answers about groups.
+fn fit_groups(response: &mut Response, version: i16) {
+    if let Response::JoinGroup(response) = &mut *response
+        && version < 7
+    {
+        response.protocol_type = None;
+        response.protocol_name.get_or_insert_default();
+        if version < 5 {
+            response.members.iter_mut().for_each(|member| member.group_instance_id = None);
+        }
+    }
+    if let Response::LeaveGroup(response) = &mut *response
+        && version < 3
+    {
+        response.members.clear();
+    }
+    if let Response::ListGroups(response) = &mut *response
+        && version < 5
+    {
+        response.groups.iter_mut().for_each(|group| {
+            group.group_type = StrBytes::default();
+            if version < 4 {
+                group.group_state = StrBytes::default();
+            }
+        });
+    }
+    if let Response::ConsumerGroupDescribe(response) = &mut *response
+        && version < 1
+    {
+        let members = response.groups.iter_mut().flat_map(|group| &mut group.members);
+        members.for_each(|member| member.member_type = -1);
+    }
+    if let Response::DescribeGroups(response) = &mut *response
+        && version < 6
+    {
+        response.groups.iter_mut().for_each(|group| {
+            group.error_message = None;
+            if version < 3 {
+                group.authorized_operations = i32::MIN;
+            }
+            if version < 4 {
+                group.members.iter_mut().for_each(|member| member.group_instance_id = None);
+            }
+        });
+    }
+    if let Response::OffsetFetch(response) = &mut *response
+        && version < 5
+    {
+        if version < 2 {
+            response.error_code = 0;
+        }
+        let partitions = response.topics.iter_mut().flat_map(|topic| &mut topic.partitions);
+        partitions.for_each(|partition| partition.committed_leader_epoch = -1);
     }
 }
 

@@ -17,10 +17,10 @@ pub(in crate::core) fn join_call(
     client_id: &str,
     request: JoinGroupRequest,
     settings: &GroupSettings,
-) -> Result<Call, GroupAnswer> {
+) -> Result<Call, Box<GroupAnswer>> {
     let member = request.member_id.to_string();
     let milliseconds = |ms: i32| u64::try_from(ms).ok().map(Duration::from_millis);
-    let refused = |error| GroupAnswer::join_refused(&member, error);
+    let refused = |error| Box::new(GroupAnswer::join_refused(&member, error));
     let session_timeout = milliseconds(request.session_timeout_ms)
         .filter(|timeout| (settings.session_timeout_min..=settings.session_timeout_max).contains(timeout))
         .ok_or_else(|| refused(ResponseError::InvalidSessionTimeout))?;
@@ -48,10 +48,10 @@ pub(in crate::core) fn beat_call(
     version: i16,
     client_id: &str,
     request: ConsumerGroupHeartbeatRequest,
-) -> Result<Call, GroupAnswer> {
+) -> Result<Call, Box<GroupAnswer>> {
     let group = request.group_id.to_string();
     match Beat::new(version, client_id, request) {
         Ok(beat) => Ok(Call::Beat { group, beat: Box::new(beat) }),
-        Err((error, message)) => Err(GroupAnswer::beat_refused(error, message)),
+        Err((error, message)) => Err(Box::new(GroupAnswer::beat_refused(error, message))),
     }
 }
