@@ -220,9 +220,13 @@ impl<'a> Case<'a> {
 
     /// Facts about what may follow from losses in the queue, with the faults of the given time.
     pub(super) fn consequence_facts(&self, queue: Queue, order: &QueueOrder, from_us: u64, to_us: u64) -> Facts<'a> {
+        let topic = self.topic(queue);
+        // As for losses: in a cluster what struck before may still move leaders.
+        let since_us = if self.replication(&topic) > 1 { 0 } else { from_us };
         Facts {
             after_permitted_loss: Some(self.has_permitted_loss(queue, order)),
-            ..self.topic_facts(queue, from_us, to_us)
+            copies_lost: Some(self.has_lost_copies(&topic, from_us, to_us)),
+            ..self.topic_facts(queue, since_us, to_us)
         }
     }
 
