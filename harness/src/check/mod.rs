@@ -58,7 +58,7 @@ struct Checker {
 }
 
 /// Every checker, in the order of the published taxonomy.
-const CHECKERS: [Checker; 21] = [
+const CHECKERS: [Checker; 22] = [
     Checker { name: "lost-write", check: lost_write::check },
     Checker { name: "unseen", check: unseen::check },
     Checker { name: "ghost", check: ghost::check },
@@ -74,7 +74,8 @@ const CHECKERS: [Checker; 21] = [
     Checker { name: "resurrected", check: resurrected::check },
     Checker { name: "premature-deletion", check: premature_deletion::check },
     Checker { name: "dual-ownership", check: dual_ownership::check },
-    Checker { name: "commits", check: commits::check },
+    Checker { name: "commit-regression", check: commits::check_regression },
+    Checker { name: "commit-lost", check: commits::check_lost },
     Checker { name: "commit-ahead", check: commit_ahead::check },
     Checker { name: "zombie-commit", check: zombie_commit::check },
     Checker { name: "rebalance-livelock", check: rebalance_livelock::check },
