@@ -41,6 +41,12 @@ const ANOMALIES: &[(&str, &str)] = &[
     ("resurrected", "A deleted or truncated value returned."),
     ("premature-deletion", "A value below the log start that no retention or deletion justifies."),
     ("permitted-loss-exceeded", "A loss that the flush setting permits, of records older than it lets stay unsynced."),
+    ("dual-ownership", "Two members of a group own one queue at the same time."),
+    ("commit-regression", "A committed offset went back."),
+    ("commit-lost", "A committed offset is gone."),
+    ("commit-ahead", "A committed offset lies beyond what the group was given."),
+    ("zombie-commit", "The commit of a member of an older generation was accepted."),
+    ("rebalance-livelock", "A group found no generation that lasts after the faults stopped."),
     ("self-crash", "A node ended by itself."),
     ("no-progress", "After the faults stopped, something did not end within the bound."),
 ];

@@ -59,7 +59,7 @@ struct Checker {
 }
 
 /// Every checker, in the order of the published taxonomy.
-const CHECKERS: [Checker; 22] = [
+const CHECKERS: [Checker; 23] = [
     Checker { name: "lost-write", check: lost_write::check },
     Checker { name: "unseen", check: unseen::check },
     Checker { name: "ghost", check: ghost::check },
