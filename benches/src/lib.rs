@@ -1,14 +1,17 @@
-//! Load on brokers and what it costs: plans, librdkafka as the client, verified blocks, figures with intervals.
+//! Load on brokers and what it costs: plans, drivers over client libraries, verified blocks, figures with intervals.
 //! Start at `run`; `plan` says what is run, `prepare` starts or finds the systems, `block` is one measurement.
 //! Not here: statistics and process accounting (the harness), charts (reports), any code of the reference broker.
 
+mod amqp;
 mod assemble;
 mod block;
 mod client;
+mod driver;
 pub mod fake;
 pub mod payload;
 pub mod plan;
 pub mod prepare;
+mod rocketmq;
 mod session;
 pub mod verify;
 
@@ -19,6 +22,7 @@ use mqassay_harness::measure::result::BenchResult;
 use mqassay_harness::process::accounting::AccountingError;
 use thiserror::Error;
 
+pub use crate::driver::ClientError;
 use crate::plan::LoadPlan;
 
 /// A system to be measured: a running broker.
@@ -30,8 +34,14 @@ pub struct SystemTarget {
     pub version: String,
     /// Address for clients, host and port.
     pub bootstrap: String,
+    /// How it is spoken to.
+    pub protocol: Protocol,
     /// Its process, where it runs on this machine: without it there are no figures of CPU and memory.
     pub pid: Option<u32>,
+    /// Its further brokers, whose use counts with the first's.
+    pub more_pids: Vec<u32>,
+    /// Settings of the client library that the user passes through.
+    pub client_settings: BTreeMap<String, String>,
     /// Its durability class as configured: memory, page cache, fsync before ack, replicated.
     pub durability: String,
     /// Settings of the topics made on it, beside the plan's.
@@ -40,6 +50,42 @@ pub struct SystemTarget {
     pub data_dir: Option<PathBuf>,
     /// Settings worth a line in the manifest.
     pub settings: BTreeMap<String, String>,
+}
+
+/// How a system is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Protocol {
+    /// Kafka's protocol, through librdkafka.
+    Kafka,
+    /// RabbitMQ, through lapin.
+    Amqp {
+        /// The type of its queues.
+        queue_type: QueueType,
+    },
+    /// RocketMQ, through its own Java client in child processes.
+    Rocketmq {
+        /// Its jars and the compiled client.
+        class_path: String,
+    },
+}
+
+/// RabbitMQ's queue types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueType {
+    /// On one node.
+    Classic,
+    /// Replicated by Raft, also on one node.
+    Quorum,
+}
+
+impl QueueType {
+    /// RabbitMQ's word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            QueueType::Classic => "classic",
+            QueueType::Quorum => "quorum",
+        }
+    }
 }
 
 impl SystemTarget {
@@ -79,7 +125,7 @@ pub enum BenchError {
         /// What was tried.
         action: &'static str,
         /// The library's error.
-        source: rdkafka::error::KafkaError,
+        source: ClientError,
     },
     /// A topic's queues have no leaders.
     #[error("{system}: not all of {queues} queues have a leader after {seconds} s; see the broker's log")]
@@ -111,7 +157,9 @@ pub enum BenchError {
     #[error(transparent)]
     System(#[from] mqassay_harness::systems::SystemError),
     /// A name that no system has.
-    #[error("no system is called {name:?}; there is: reference, reference-shared, reference-partitioned, kafka")]
+    #[error(
+        "no system is called {name:?}; there is: reference, reference-shared, reference-partitioned, kafka, rocketmq, rabbitmq, rabbitmq-quorum"
+    )]
     UnknownSystem {
         /// The name.
         name: String,

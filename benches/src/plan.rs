@@ -273,6 +273,12 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("compare", include_str!("../plans/compare.toml")),
     ("queues", include_str!("../plans/queues.toml")),
     ("queues-quick", include_str!("../plans/queues-quick.toml")),
+    ("claim-one-consumer", include_str!("../plans/claim-one-consumer.toml")),
+    ("claim-throughput", include_str!("../plans/claim-throughput.toml")),
+    ("claim-batched", include_str!("../plans/claim-batched.toml")),
+    ("claim-single", include_str!("../plans/claim-single.toml")),
+    ("claim-queues", include_str!("../plans/claim-queues.toml")),
+    ("claim-latency", include_str!("../plans/claim-latency.toml")),
 ];
 
 #[cfg(test)]

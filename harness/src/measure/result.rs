@@ -131,6 +131,8 @@ pub const METRICS: &[(&str, &str, bool)] = &[
     ("broker_cpu_produce_ns_per_message", "ns", false),
     ("broker_cpu_at_rate_ns_per_message", "ns", false),
     ("broker_resident_bytes", "bytes", false),
+    ("broker_context_switches_per_message", "switches", false),
+    ("broker_disk_bytes_per_message", "bytes", false),
     ("records_per_batch", "records", true),
     ("end_to_end_p50_ns", "ns", false),
     ("end_to_end_p99_ns", "ns", false),
