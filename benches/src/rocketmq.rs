@@ -311,7 +311,9 @@ mod tests {
             delivered: Arc::new(Mutex::new(Delivered::new(0, 2))),
             clock: RunClock::start(),
         };
-        (0..5).for_each(|_| drop(producer.next_sequence(1)));
+        for _ in 0..5 {
+            producer.next_sequence(1);
+        }
         assert!(!producer.note(&fields(r#"["a",1,0,3,40]"#)).unwrap());
         assert!(!producer.note(&fields(r#"["e",1,3,2,"no room"]"#)).unwrap());
         assert!(producer.note(&fields(r#"["f"]"#)).unwrap());
