@@ -13,6 +13,8 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Encodable, StrBytes};
 use mqassay_broker::core::batch::Batch;
 use mqassay_broker::wire::api::Api;
+use mqassay_broker::wire::fetch::{FetchAnswer, FetchedRecords};
+use mqassay_broker::wire::output::Output;
 use mqassay_broker::wire::request::{self, RequestHeader};
 use mqassay_broker::wire::response::{self, Response};
 
@@ -50,9 +52,11 @@ fn fetch_frame(queues: i32) -> Bytes {
 }
 
 fn fetch_response(records: &Bytes) -> Response {
-    let data = PartitionData::default().with_high_watermark(1_000).with_records(Some(records.clone()));
+    let data = PartitionData::default().with_high_watermark(1_000);
     let answered = FetchableTopicResponse::default().with_topic(topic()).with_partitions(vec![data]);
-    Response::Fetch(FetchResponse::default().with_responses(vec![answered]))
+    let fetched = FetchedRecords { topic: 0, partition: 0, parts: vec![records.clone()] };
+    let response = FetchResponse::default().with_responses(vec![answered]);
+    Response::Fetch(FetchAnswer { response, records: vec![fetched] })
 }
 
 fn check_batch(criterion: &mut Criterion) {
@@ -89,7 +93,7 @@ fn encode(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(records.len() as u64));
     group.bench_function("fetch, one batch of 600 records", |bencher| {
         bencher.iter_batched(
-            || (fetch_response(&records), BytesMut::with_capacity(1 << 17)),
+            || (fetch_response(&records), Output::default()),
             |(response, mut output)| {
                 response::encode(header, response, &mut output).expect("a response of this version");
                 output

@@ -189,9 +189,14 @@ pub(crate) fn rate(
     })
 }
 
+/// A number that differs for every block of a run.
+pub(crate) fn run_number(number: u64, salt: u64) -> u64 {
+    salt.wrapping_add(number.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+}
+
 /// A topic name and a mark for its records that no other block has.
 pub(crate) fn new_run(plan: &LoadPlan, target: &SystemTarget, number: u64, salt: u64, queues: u32) -> NewRun {
-    let run = salt.wrapping_add(number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let run = run_number(number, salt);
     let name = format!("mqassay-{}-{}-{run:016x}", plan.name, target.name);
     NewRun { name, run, queues, clock: RunClock::start() }
 }

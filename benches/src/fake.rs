@@ -77,6 +77,7 @@ impl FakeBroker {
             durability: "memory".to_owned(),
             topic_settings: BTreeMap::new(),
             data_dir: None,
+            restart: None,
             settings: BTreeMap::new(),
         }
     }

@@ -11,6 +11,7 @@ pub mod fake;
 pub mod payload;
 pub mod plan;
 pub mod prepare;
+pub mod raw;
 mod rocketmq;
 mod session;
 pub mod verify;
@@ -48,6 +49,8 @@ pub struct SystemTarget {
     pub topic_settings: BTreeMap<String, String>,
     /// Its data, where that is on this machine.
     pub data_dir: Option<PathBuf>,
+    /// How it is started again on the same data, where that is known.
+    pub restart: Option<Restart>,
     /// Settings worth a line in the manifest.
     pub settings: BTreeMap<String, String>,
 }
@@ -86,6 +89,20 @@ impl QueueType {
             QueueType::Quorum => "quorum",
         }
     }
+}
+
+/// How a system that was killed is started again on the same data.
+#[derive(Debug, Clone)]
+pub enum Restart {
+    /// A program and its arguments.
+    Program {
+        /// The program.
+        executable: PathBuf,
+        /// Its arguments, without the data folder.
+        arguments: Vec<String>,
+    },
+    /// The way it was provisioned.
+    Provisioned,
 }
 
 impl SystemTarget {
@@ -127,6 +144,16 @@ pub enum BenchError {
         /// The library's error.
         source: ClientError,
     },
+    /// The raw driver met an error.
+    #[error("{system}: cannot {action}: {source}")]
+    Raw {
+        /// The system.
+        system: String,
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
     /// A topic's queues have no leaders.
     #[error("{system}: not all of {queues} queues have a leader after {seconds} s; see the broker's log")]
     NoLeaders {
@@ -156,6 +183,12 @@ pub enum BenchError {
     /// An external system.
     #[error(transparent)]
     System(#[from] mqassay_harness::systems::SystemError),
+    /// It cannot be started again.
+    #[error("{system} cannot be started again by this program")]
+    NoRestart {
+        /// The system.
+        system: String,
+    },
     /// A name that no system has.
     #[error(
         "no system is called {name:?}; there is: reference, reference-shared, reference-partitioned, kafka, rocketmq, rabbitmq, rabbitmq-quorum"

@@ -48,16 +48,26 @@ impl PayloadWriter {
 
     /// The record with this stamp.
     pub fn write(&mut self, stamp: Stamp) -> &[u8] {
-        self.buffer[12..16].copy_from_slice(&stamp.client.to_be_bytes());
-        self.buffer[16..20].copy_from_slice(&stamp.queue.to_be_bytes());
-        self.buffer[20..28].copy_from_slice(&stamp.sequence.to_be_bytes());
-        self.buffer[28..36].copy_from_slice(&stamp.intended_ns.to_be_bytes());
-        self.buffer[36..44].copy_from_slice(&stamp.sent_ns.to_be_bytes());
-        let end = self.buffer.len() - CHECKSUM_BYTES;
-        let sum = checksum_of(&self.buffer[..end]);
-        self.buffer[end..].copy_from_slice(&sum);
+        patch(&mut self.buffer, stamp);
         &self.buffer
     }
+}
+
+/// Whether a record says that it is of `run`; nothing else of it is checked.
+pub fn is_of_run(run: u64, bytes: &[u8]) -> bool {
+    bytes.len() >= BYTES_MINIMUM && number(bytes, 4) == run
+}
+
+/// Gives a record that a `PayloadWriter` wrote another stamp, in place.
+pub fn patch(record: &mut [u8], stamp: Stamp) {
+    record[12..16].copy_from_slice(&stamp.client.to_be_bytes());
+    record[16..20].copy_from_slice(&stamp.queue.to_be_bytes());
+    record[20..28].copy_from_slice(&stamp.sequence.to_be_bytes());
+    record[28..36].copy_from_slice(&stamp.intended_ns.to_be_bytes());
+    record[36..44].copy_from_slice(&stamp.sent_ns.to_be_bytes());
+    let end = record.len() - CHECKSUM_BYTES;
+    let sum = checksum_of(&record[..end]);
+    record[end..].copy_from_slice(&sum);
 }
 
 /// Reads a record of `run`; none where a byte of it is not as it was sent.

@@ -6,6 +6,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::raw::bounds::Bounds;
+use crate::raw::idle::Idle;
+use crate::raw::plan::RawLoad;
+use crate::raw::recovery::Recovery;
+use crate::raw::scale::Scale;
+
 /// One load plan. Sections that are there are run, in the order of the fields.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +42,16 @@ pub struct LoadPlan {
     pub rate: Option<Rate>,
     /// Unthrottled blocks over a growing number of queues.
     pub sweep: Option<QueueSweep>,
+    /// Blocks of the raw driver, and the target that they are held against.
+    pub raw: Option<RawLoad>,
+    /// Both sweeps over queue counts with the raw driver.
+    pub scale: Option<Scale>,
+    /// What an idle queue costs.
+    pub idle: Option<Idle>,
+    /// From kill -9 to every queue answering.
+    pub recovery: Option<Recovery>,
+    /// Memory while clients misbehave.
+    pub bounds: Option<Bounds>,
 }
 
 /// What a producer waits for.
@@ -170,6 +186,17 @@ impl LoadPlan {
         }
     }
 
+    /// Whether blocks of librdkafka are asked for.
+    pub(crate) fn has_library_sections(&self) -> bool {
+        self.throughput.is_some() || self.rate.is_some() || self.sweep.is_some()
+    }
+
+    /// Whether blocks of the raw driver are asked for.
+    pub(crate) fn has_raw_sections(&self) -> bool {
+        let others = self.idle.is_some() || self.recovery.is_some() || self.bounds.is_some();
+        self.raw.is_some() || self.scale.is_some() || others
+    }
+
     fn first_fault(&self) -> Option<String> {
         let mut checks = vec![
             (
@@ -184,8 +211,8 @@ impl LoadPlan {
             ((1..=64).contains(&self.producers), "producers is not in 1..=64"),
             (!self.idempotence || self.acks == Acks::All, "idempotence needs acks = \"all\""),
             (
-                self.throughput.is_some() || self.rate.is_some() || self.sweep.is_some(),
-                "there is none of [throughput], [rate], [sweep]",
+                self.has_library_sections() || self.has_raw_sections(),
+                "there is none of [throughput], [rate], [sweep], [raw], [scale], [idle], [recovery], [bounds]",
             ),
         ];
         if let Some(warm_up) = &self.warm_up {
@@ -225,7 +252,9 @@ impl LoadPlan {
                 "sweep.records_per_batch is not in 1..=100000",
             ));
         }
-        checks.into_iter().find(|(holds, _)| !holds).map(|(_, reason)| reason.to_owned())
+        let own = checks.into_iter().find(|(holds, _)| !holds).map(|(_, reason)| reason.to_owned());
+        let own = own.or_else(|| self.scale.as_ref().and_then(Scale::first_fault).map(str::to_owned));
+        own.or_else(|| self.raw.as_ref().and_then(|raw| raw.first_fault(self)))
     }
 }
 
@@ -264,7 +293,7 @@ fn is_name(letter: char) -> bool {
     matches!(letter, 'a'..='z' | '0'..='9' | '-')
 }
 
-fn is_duration(seconds: f64) -> bool {
+pub(crate) fn is_duration(seconds: f64) -> bool {
     (0.1..=600.0).contains(&seconds)
 }
 
@@ -279,6 +308,16 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("claim-single", include_str!("../plans/claim-single.toml")),
     ("claim-queues", include_str!("../plans/claim-queues.toml")),
     ("claim-latency", include_str!("../plans/claim-latency.toml")),
+    ("m1", include_str!("../plans/m1.toml")),
+    ("m2", include_str!("../plans/m2.toml")),
+    ("m3", include_str!("../plans/m3.toml")),
+    ("m4", include_str!("../plans/m4.toml")),
+    ("m5", include_str!("../plans/m5.toml")),
+    ("m6", include_str!("../plans/m6.toml")),
+    ("m8", include_str!("../plans/m8.toml")),
+    ("scale", include_str!("../plans/scale.toml")),
+    ("bounds", include_str!("../plans/bounds.toml")),
+    ("m7", include_str!("../plans/m7.toml")),
 ];
 
 #[cfg(test)]

@@ -6,13 +6,16 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mqassay_harness::systems::{self, Running, SystemError};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::plan::{Flush, LoadPlan};
-use crate::{BenchError, Protocol, QueueType, SystemTarget};
+use crate::raw::plan::{RELAY, RawLoad};
+use crate::{BenchError, Protocol, QueueType, Restart, SystemTarget};
 
 /// The systems of a run. Dropping it ends the reference brokers and removes their data; external systems run on.
 #[derive(Debug)]
@@ -49,7 +52,13 @@ pub fn prepare(
                 prepared.brokers.push(broker);
             }
             _ if external(name).is_some() => match systems::status(&external(name).unwrap_or_default(), &options()?) {
-                Ok(running) => prepared.targets.push(external_target(name, &running, plan.flush)),
+                Ok(running) => {
+                    let target = external_target(name, &running, plan.flush);
+                    match plan.has_raw_sections() && target.protocol != Protocol::Kafka {
+                        true => prepared.missing.push((name.clone(), RAW_NEEDS_KAFKA.to_owned())),
+                        false => prepared.targets.push(target),
+                    }
+                }
                 Err(SystemError::Unknown { .. }) => return Err(BenchError::UnknownSystem { name: name.clone() }),
                 // Not there, or there and not answering: the others can be measured all the same.
                 Err(error) => prepared.missing.push((name.clone(), error.to_string())),
@@ -57,8 +66,16 @@ pub fn prepare(
             _ => return Err(BenchError::UnknownSystem { name: name.clone() }),
         }
     }
+    if plan.raw.as_ref().is_some_and(RawLoad::needs_relay) {
+        let relay = ReferenceBroker::start_relay(executable, plan.flush, data_parent)?;
+        prepared.targets.push(relay.target(RELAY, plan.flush));
+        prepared.brokers.push(relay);
+    }
     Ok(prepared)
 }
+
+const RAW_NEEDS_KAFKA: &str =
+    "this plan's raw driver speaks Kafka's protocol only; measure it with a plan such as compare";
 
 fn options() -> Result<systems::Options, BenchError> {
     Ok(systems::Options::from_environment()?)
@@ -101,6 +118,7 @@ fn external_target(name: &str, running: &Running, flush: Flush) -> SystemTarget 
         durability: durability.durability().to_owned(),
         topic_settings: BTreeMap::new(),
         data_dir: Some(running.data_dir.clone()),
+        restart: Some(Restart::Provisioned),
         settings: running.settings.clone(),
     }
 }
@@ -118,7 +136,34 @@ pub fn cluster_target(bootstrap: &str, client_settings: BTreeMap<String, String>
         durability: flush.durability().to_owned(),
         topic_settings: BTreeMap::new(),
         data_dir: None,
+        restart: None,
         settings: BTreeMap::new(),
+    }
+}
+
+/// Starts a system that was killed again, on the same data. The second value ends it when dropped; without one it runs on.
+pub(crate) fn restart(target: &SystemTarget) -> Result<(SystemTarget, Option<ReferenceBroker>), BenchError> {
+    match (&target.restart, &target.data_dir) {
+        (Some(Restart::Program { executable, arguments }), Some(data)) => {
+            let layout = target.settings.get("layout").map_or("", String::as_str);
+            let broker = ReferenceBroker::start_on(executable, arguments, layout, data.clone(), None)?;
+            let mut again = target.clone();
+            again.bootstrap.clone_from(&broker.bootstrap);
+            again.pid = Some(broker.child.id());
+            Ok((again, Some(broker)))
+        }
+        (Some(Restart::Provisioned), _) => {
+            let mut options = systems::Options::from_environment()?;
+            options.settings.clone_from(&target.settings);
+            options.nodes = 1 + target.more_pids.len() as u32;
+            options.patience = RESTART_PATIENCE;
+            let name = external(&target.name).unwrap_or_else(|| target.name.clone());
+            let running = systems::up(&name, &options)?;
+            let pids = running.broker_pids();
+            let (pid, more_pids) = (pids.first().copied(), pids.iter().skip(1).copied().collect());
+            Ok((SystemTarget { bootstrap: running.bootstrap.clone(), pid, more_pids, ..target.clone() }, None))
+        }
+        _ => Err(BenchError::NoRestart { system: target.name.clone() }),
     }
 }
 
@@ -128,7 +173,11 @@ pub struct ReferenceBroker {
     child: Child,
     bootstrap: String,
     layout: String,
-    data: TempDir,
+    executable: PathBuf,
+    arguments: Vec<String>,
+    data: PathBuf,
+    /// Removes the data; none where another value will.
+    _keeper: Option<TempDir>,
 }
 
 impl ReferenceBroker {
@@ -139,22 +188,62 @@ impl ReferenceBroker {
         flush: Flush,
         data_parent: &Path,
     ) -> Result<ReferenceBroker, BenchError> {
+        let listen = ["broker", "--listen", "127.0.0.1:0"].map(str::to_owned);
+        let set = ["--layout", layout, "--flush", flush.word()].map(str::to_owned);
+        ReferenceBroker::start_as(executable, &[&listen[..], &set].concat(), layout, data_parent)
+    }
+
+    /// Starts the relay, the bare program that brokers are held against, in the same way.
+    fn start_relay(executable: &Path, flush: Flush, data_parent: &Path) -> Result<ReferenceBroker, BenchError> {
+        let arguments = ["relay", "--flush", flush.word()].map(str::to_owned);
+        ReferenceBroker::start_as(executable, &arguments, "none", data_parent)
+    }
+
+    fn start_as(
+        executable: &Path,
+        arguments: &[String],
+        layout: &str,
+        data_parent: &Path,
+    ) -> Result<ReferenceBroker, BenchError> {
         let data = tempfile::Builder::new().prefix("mqassay-bench-").tempdir_in(data_parent);
         let data = data.map_err(|source| BenchError::Io { action: "make a data folder for the broker", source })?;
+        ReferenceBroker::start_on(executable, arguments, layout, data.path().to_path_buf(), Some(data))
+    }
+
+    fn start_on(
+        executable: &Path,
+        arguments: &[String],
+        layout: &str,
+        data: PathBuf,
+        keeper: Option<TempDir>,
+    ) -> Result<ReferenceBroker, BenchError> {
         let mut command = Command::new(executable);
-        command.args(["broker", "--listen", "127.0.0.1:0", "--layout", layout, "--flush", flush.word(), "--data"]);
-        command.arg(data.path()).stdin(Stdio::null()).stdout(Stdio::piped());
-        let shown = format!("{} broker --listen 127.0.0.1:0 --layout {layout} …", executable.display());
+        command.args(arguments).arg("--data").arg(&data).stdin(Stdio::null()).stdout(Stdio::piped());
+        let shown = format!("{} {} …", executable.display(), arguments.join(" "));
         let failed = |reason: String| BenchError::Reference { command: shown.clone(), reason };
-        let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
+        let mut child = {
+            let mut started = started();
+            let child = command.spawn().map_err(|error| failed(error.to_string()))?;
+            started.push(Started { pid: child.id(), data: data.clone() });
+            child
+        };
         let bootstrap = match listening_address(&mut child) {
             Ok(bootstrap) => bootstrap,
             Err(reason) => {
                 end(&mut child);
+                started().retain(|one| one.pid != child.id());
                 return Err(failed(reason));
             }
         };
-        Ok(ReferenceBroker { child, bootstrap, layout: layout.to_owned(), data })
+        Ok(ReferenceBroker {
+            child,
+            bootstrap,
+            layout: layout.to_owned(),
+            executable: executable.to_path_buf(),
+            arguments: arguments.to_vec(),
+            data,
+            _keeper: keeper,
+        })
     }
 
     /// This broker as a system to measure, under `name`.
@@ -169,22 +258,50 @@ impl ReferenceBroker {
             client_settings: BTreeMap::new(),
             durability: flush.durability().to_owned(),
             topic_settings: BTreeMap::new(),
-            data_dir: Some(self.data_dir()),
+            data_dir: Some(self.data.clone()),
+            restart: Some(Restart::Program { executable: self.executable.clone(), arguments: self.arguments.clone() }),
             settings: BTreeMap::from([
                 ("layout".to_owned(), self.layout.clone()),
                 ("flush".to_owned(), flush.word().to_owned()),
             ]),
         }
     }
-
-    fn data_dir(&self) -> PathBuf {
-        self.data.path().to_path_buf()
-    }
 }
 
 impl Drop for ReferenceBroker {
     fn drop(&mut self) {
         end(&mut self.child);
+        started().retain(|one| one.pid != self.child.id());
+    }
+}
+
+/// A child that runs, for those that must end it without the value that holds it.
+#[derive(Debug)]
+struct Started {
+    pid: u32,
+    data: PathBuf,
+}
+
+static STARTED: Mutex<Vec<Started>> = Mutex::new(Vec::new());
+
+fn started() -> MutexGuard<'static, Vec<Started>> {
+    STARTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends every broker and relay that this process has started, and removes their data: for a process that is about to end
+/// itself because it was told to, so that no value is dropped.
+pub fn end_all_started() {
+    // The lock is held to the end: nothing may be started meanwhile.
+    let started = started();
+    for one in started.iter() {
+        if let Some(pid) = i32::try_from(one.pid).ok().and_then(Pid::from_raw) {
+            // It fails where the child has ended already.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+    for one in started.iter() {
+        // A broker that is being killed may still make a file; what is left then lies in the folder for temporary data.
+        let _ = std::fs::remove_dir_all(&one.data);
     }
 }
 
@@ -214,7 +331,8 @@ fn listening_address(child: &mut Child) -> Result<String, String> {
     })
 }
 
-const START_PATIENCE: Duration = Duration::from_secs(10);
+const START_PATIENCE: Duration = Duration::from_secs(60);
+const RESTART_PATIENCE: Duration = Duration::from_secs(240);
 
 #[cfg(test)]
 mod tests {

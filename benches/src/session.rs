@@ -31,7 +31,7 @@ pub(crate) fn run(
     let meter = HiccupMeter::start(Duration::from_millis(1));
     let meter = meter.map_err(|source| BenchError::Io { action: "start the hiccup meter", source })?;
     let mut session = Session::new(plan, systems, progress)?;
-    if let Some(warm_up) = plan.warm_up {
+    if let Some(warm_up) = plan.warm_up.filter(|_| plan.has_library_sections()) {
         session.warm_up(warm_up);
     }
     if let Some(load) = plan.throughput {
@@ -43,13 +43,28 @@ pub(crate) fn run(
     if let Some(sweep) = &plan.sweep {
         session.sweep(sweep)?;
     }
+    if let Some(raw) = &plan.raw {
+        session.raw(raw)?;
+    }
+    if let Some(scale) = &plan.scale {
+        session.scale(scale);
+    }
+    if let Some(idle) = &plan.idle {
+        session.idle(idle)?;
+    }
+    if let Some(recovery) = &plan.recovery {
+        session.recovery(recovery)?;
+    }
+    if let Some(bounds) = &plan.bounds {
+        session.bounds(bounds)?;
+    }
     let stolen = manifest::stolen_share(stolen_before, manifest::stolen_and_total_ticks());
     Ok(session.finish(&stolen, meter.stop()))
 }
 
-struct Session<'a> {
-    plan: &'a LoadPlan,
-    systems: &'a [SystemTarget],
+pub(crate) struct Session<'a> {
+    pub(crate) plan: &'a LoadPlan,
+    pub(crate) systems: &'a [SystemTarget],
     drivers: Vec<Option<Box<dyn Driver>>>,
     /// Why a system was left out from some block on.
     dropped: Vec<Option<String>>,
@@ -58,7 +73,7 @@ struct Session<'a> {
     blocks_done: u32,
     blocks_total: u32,
     verdicts: Vec<Tally>,
-    result: BenchResult,
+    pub(crate) result: BenchResult,
 }
 
 /// The verdicts of one system's blocks added up.
@@ -78,6 +93,12 @@ impl<'a> Session<'a> {
         let mut drivers = Vec::new();
         let mut dropped = Vec::new();
         for system in systems {
+            // Only the library's sections connect here; the raw driver connects block by block.
+            if !plan.has_library_sections() {
+                drivers.push(None);
+                dropped.push(None);
+                continue;
+            }
             // A system that does not answer is left out; the comparison goes on with the others.
             let (driver, reason) = match driver::connect(system) {
                 Ok(driver) => (Some(driver), None),
@@ -99,7 +120,8 @@ impl<'a> Session<'a> {
         let blocks = plan.warm_up.map_or(0, |warm_up| warm_up.windows_maximum)
             + plan.throughput.map_or(0, |load| load.pairs)
             + plan.rate.map_or(0, |load| load.pairs)
-            + plan.sweep.as_ref().map_or(0, |sweep| sweep.pairs * sweep.queues.len() as u32);
+            + plan.sweep.as_ref().map_or(0, |sweep| sweep.pairs * sweep.queues.len() as u32)
+            + plan.raw.as_ref().map_or(0, |raw| raw.pairs * raw.shapes.len() as u32);
         let null_sinks =
             u32::from(plan.throughput.is_some()) + plan.sweep.as_ref().map_or(0, |sweep| sweep.queues.len() as u32);
         let tally = Tally { verdict: VerdictKind::Valid, verified: 0, anomalies: BTreeMap::new() };
@@ -340,11 +362,16 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// A number that no other block has, for topics' names and for what marks their records.
+    pub(crate) fn run_number(&self) -> u64 {
+        block::run_number(u64::from(self.blocks_done), self.salt)
+    }
+
     fn topic(&self, index: usize, queues: u32) -> NewRun {
         block::new_run(self.plan, &self.systems[index], u64::from(self.blocks_done), self.salt, queues)
     }
 
-    fn note(&mut self, index: usize, found: &Verification, unsettled: u64, first_error: Option<&str>) {
+    pub(crate) fn note(&mut self, index: usize, found: &Verification, unsettled: u64, first_error: Option<&str>) {
         self.blocks_done += 1;
         let tally = &mut self.verdicts[index];
         tally.verdict = tally.verdict.max(found.verdict);
@@ -385,13 +412,13 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn remark(&mut self, text: String) {
+    pub(crate) fn remark(&mut self, text: String) {
         if !self.result.remarks.contains(&text) {
             self.result.remarks.push(text);
         }
     }
 
-    fn step(&self, what: &str, system: &str) {
+    pub(crate) fn step(&self, what: &str, system: &str) {
         let text = format!("{}: {what}, {system}", self.plan.name);
         (self.progress)(Progress { done: self.blocks_done, total: self.blocks_total, text });
     }
@@ -401,7 +428,8 @@ impl<'a> Session<'a> {
         let mut put = |name: String, value: String| self.result.manifest.insert(name, value);
         put("stolen time".to_owned(), stolen.to_owned());
         for (target, driver) in self.systems.iter().zip(&self.drivers) {
-            let library = driver.as_ref().map_or("none: it did not answer".to_owned(), |driver| driver.library());
+            let none = if self.plan.has_library_sections() { "none: it did not answer" } else { "the raw driver" };
+            let library = driver.as_ref().map_or(none.to_owned(), |driver| driver.library());
             put(format!("{} client", target.name), library);
         }
         put("plan".to_owned(), serde_json::to_string(self.plan).unwrap_or_else(|error| error.to_string()));
@@ -440,6 +468,7 @@ impl<'a> Session<'a> {
                 self.result.ratios.retain(|ratio| !ratio.ratio_of.contains(name));
                 self.result.spectra.retain(|spectrum| spectrum.system != *name);
                 self.result.sweeps.retain(|sweep| sweep.system != *name);
+                self.result.targets.iter_mut().for_each(|part| part.met = false);
                 self.result.remarks.push(format!("{name}: no figure counts, as its verdict is not valid."));
             }
             self.result.verdicts.push(SystemVerdict {

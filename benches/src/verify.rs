@@ -263,7 +263,7 @@ fn count(anomalies: &mut BTreeMap<&'static str, u64>, name: &'static str, by: u6
 }
 
 /// A value whose sum over a set of records tells sets apart; the mixing is MurmurHash3's finaliser.
-fn fingerprint(client: u32, sequence: u64, offset: u64) -> u64 {
+pub(crate) fn fingerprint(client: u32, sequence: u64, offset: u64) -> u64 {
     let mut mixed = sequence.rotate_left(32) ^ offset ^ (u64::from(client) << 56);
     for multiplier in [0xFF51_AFD7_ED55_8CCD_u64, 0xC4CE_B9FE_1A85_EC53] {
         mixed = (mixed ^ (mixed >> 33)).wrapping_mul(multiplier);

@@ -15,6 +15,8 @@ pub const SEGMENT_SEALED: &str = "segment-sealed";
 pub const DIRECTORY_SYNCED: &str = "directory-synced";
 /// A log was scanned at recovery, and nothing was changed yet.
 pub const RECOVERY_SCANNED: &str = "recovery-scanned";
+/// Segments of a follower's log were removed from its end on; the last one is not cut yet.
+pub const LOG_CUT: &str = "log-cut";
 /// A snapshot of the metadata is durable.
 pub const SNAPSHOT_WRITTEN: &str = "snapshot-written";
 /// A request was decoded and is about to be decided.
@@ -30,6 +32,18 @@ pub const REPLY_QUEUED: &str = "reply-queued";
 
 /// A log rolled from one segment to the next.
 pub const SEGMENT_ROLL: &str = "segment-roll";
+/// A follower cut what its leader does not have.
+pub const TRUNCATION: &str = "truncation";
+/// A follower began its log anew where its leader's begins.
+pub const LOG_RESTARTED: &str = "log-restarted";
+/// A process began to lead a log in a new epoch.
+pub const LEADERSHIP_TAKEN: &str = "leadership-taken";
+/// The in-sync set of a log that is led from here changed.
+pub const ISR_CHANGED: &str = "isr-changed";
+/// A follower refused its leader's frames.
+pub const COPY_REFUSED: &str = "copy-refused";
+/// A replica cut its log before corruption, to copy it anew.
+pub const CORRUPTION_SHED: &str = "corruption-shed";
 /// Recovery cut a torn tail.
 pub const TORN_TAIL_CUT: &str = "torn-tail-cut";
 /// Recovery found corrupt bytes below a synced position.
@@ -52,6 +66,19 @@ pub const PRODUCERS_RECOVERED: &str = "producers-recovered";
 pub const DUPLICATE_REFUSED: &str = "duplicate-refused";
 /// Retention was applied to all logs.
 pub const RETENTION_CHECK: &str = "retention-check";
+/// A node became the leader of the metadata log.
+pub const CONTROLLER_ELECTED: &str = "controller-elected";
+/// The controller wants a silent broker fenced.
+pub const BROKER_FENCED: &str = "broker-fenced";
+/// A snapshot of the metadata came from the leader.
+pub const SNAPSHOT_INSTALLED: &str = "snapshot-installed";
+
+/// A group of consumers began a new generation.
+pub const GROUP_REBALANCED: &str = "group-rebalanced";
+/// A coordinator of groups began to be loaded from its log.
+pub const COORDINATOR_LOADED: &str = "coordinator-loaded";
+/// Committed offsets expired; the count is that of offsets.
+pub const OFFSETS_EXPIRED: &str = "offsets-expired";
 
 /// Every point.
 pub const POINTS: &[&str] = &[
@@ -62,6 +89,7 @@ pub const POINTS: &[&str] = &[
     SEGMENT_SEALED,
     DIRECTORY_SYNCED,
     RECOVERY_SCANNED,
+    LOG_CUT,
     SNAPSHOT_WRITTEN,
     REQUEST_RECEIVED,
     PRODUCE_APPENDED,
@@ -73,6 +101,12 @@ pub const POINTS: &[&str] = &[
 /// Every event.
 pub const EVENTS: &[&str] = &[
     SEGMENT_ROLL,
+    TRUNCATION,
+    LOG_RESTARTED,
+    LEADERSHIP_TAKEN,
+    ISR_CHANGED,
+    COPY_REFUSED,
+    CORRUPTION_SHED,
     TORN_TAIL_CUT,
     CORRUPTION_FOUND,
     SYNC,
@@ -84,4 +118,10 @@ pub const EVENTS: &[&str] = &[
     PRODUCERS_RECOVERED,
     DUPLICATE_REFUSED,
     RETENTION_CHECK,
+    GROUP_REBALANCED,
+    COORDINATOR_LOADED,
+    OFFSETS_EXPIRED,
+    CONTROLLER_ELECTED,
+    BROKER_FENCED,
+    SNAPSHOT_INSTALLED,
 ];

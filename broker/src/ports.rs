@@ -68,8 +68,8 @@ pub trait Net: Clone + 'static {
 
     /// Binds a listener; port 0 takes a free one.
     fn listen(&self, address: SocketAddr) -> impl Future<Output = io::Result<Self::Listener>>;
-    /// Opens a connection.
-    fn dial(&self, address: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>>;
+    /// Opens a connection to a host, by name or address.
+    fn dial(&self, host: &str, port: u16) -> impl Future<Output = io::Result<Self::Stream>>;
 }
 
 /// A bound listener.

@@ -5,8 +5,9 @@ use std::sync::Mutex;
 
 use mqassay_benches::plan::LoadPlan;
 use mqassay_benches::{BenchError, SystemTarget, prepare};
-use mqassay_harness::measure::result::BenchResult;
+use mqassay_harness::measure::result::{BenchResult, least_part};
 use mqassay_reports::ReportInput;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::{percent, setting, settings};
 use crate::baseline;
@@ -18,7 +19,7 @@ use crate::results::{Results, json_line};
 /// Arguments of `mqassay bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// A built-in plan (quick, compare, queues) or the path of a plan file (TOML)
+    /// A built-in plan (quick, compare, queues, scale, bounds, m1 to m8) or the path of a plan file (TOML)
     #[arg(default_value = "compare")]
     plan: String,
     /// Systems in place of the plan's; the first is the numerator of ratios
@@ -69,6 +70,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         for ratio in &result.ratios {
             tell(&json_line(ratio)?);
         }
+        for sweep in &result.sweeps {
+            tell(&json_line(sweep)?);
+        }
+        for part in result.targets.iter().chain(least_part(&result.targets)) {
+            tell(&json_line(part)?);
+        }
     } else {
         print_result(&result);
     }
@@ -95,6 +102,7 @@ pub(crate) fn measure(plan: &LoadPlan, systems: &[String]) -> Result<BenchResult
 /// The same, with a cluster that is not of ours to start or find.
 fn measure_with(plan: &LoadPlan, systems: &[String], cluster: Option<SystemTarget>) -> Result<BenchResult, Failure> {
     let executable = std::env::current_exe().map_err(Failure::undone)?;
+    end_brokers_on_signal().map_err(Failure::undone)?;
     let mut prepared = prepare::prepare(plan, systems, &executable, &std::env::temp_dir()).map_err(failure)?;
     prepared.targets.extend(cluster);
     for (name, reason) in &prepared.missing {
@@ -111,6 +119,29 @@ fn measure_with(plan: &LoadPlan, systems: &[String], cluster: Option<SystemTarge
     let missing = prepared.missing.iter().map(|(name, reason)| format!("{name} was not measured: {reason}"));
     result.remarks.extend(missing);
     Ok(result)
+}
+
+/// Sees to it that an interrupt (Ctrl-C) or SIGTERM ends the brokers that were started for a measurement as well: a signal
+/// ends a process without dropping its values.
+fn end_brokers_on_signal() -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    let wait = move || {
+        let number = runtime.block_on(async {
+            tokio::select! {
+                biased;
+                _ = interrupt.recv() => SignalKind::interrupt(),
+                _ = terminate.recv() => SignalKind::terminate(),
+            }
+        });
+        prepare::end_all_started();
+        std::process::exit(128 + number.as_raw_value());
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
+    Ok(())
 }
 
 fn failure(error: BenchError) -> Failure {
@@ -148,8 +179,16 @@ pub(crate) fn print_figures(result: &BenchResult) {
         let of = ratio.ratio_of.join(" / ");
         tell(&format!("  {:28} {of:22} {:>14.3} ({:.3} to {:.3})", ratio.metric, ratio.ratio, ratio.low, ratio.high));
     }
+    for part in &result.targets {
+        let (target, text, outcome) = (&part.target, &part.part, if part.met { "met" } else { "missed" });
+        let interval = format!("{:.3} ({:.3} to {:.3})", part.ratio, part.low, part.high);
+        tell(&format!("  {target}: {text}: {interval}, needs {}: {outcome}", part.needs));
+    }
     for verdict in &result.verdicts {
         tell(&format!("  verdict of {}: {}, {} messages", verdict.system, verdict.verdict, verdict.verified_messages));
+        for (anomaly, count) in &verdict.anomalies {
+            tell(&format!("    {anomaly}: {count}"));
+        }
     }
 }
 

@@ -22,6 +22,15 @@ pub(crate) struct Arguments {
     /// Copies of each record
     #[arg(long, visible_alias = "replication", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     rf: u32,
+    /// In-sync copies that acks=all needs.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    min_isr: u32,
+    /// Whether a replica that is not in sync may be elected.
+    #[arg(long)]
+    unclean: bool,
+    /// A dead leader is not replaced.
+    #[arg(long)]
+    no_failover: bool,
     /// The producer sends sequence numbers
     #[arg(long)]
     idempotent: bool,
@@ -121,6 +130,9 @@ fn settings(arguments: &Arguments) -> Settings {
         in_flight: arguments.in_flight,
         attempts: arguments.attempts,
         replication: arguments.rf,
+        min_insync_replicas: arguments.min_isr.min(arguments.rf),
+        unclean_election: arguments.unclean,
+        failover: !arguments.no_failover,
     }
 }
 
@@ -161,6 +173,6 @@ fn shows(scenario: &Scenario, settings: &Settings, fault: Option<&str>) -> bool 
         Some(fault) => drawn.any(|(class, _)| class == fault),
         None => drawn.next().is_some(),
     };
-    // One node is one copy; scenarios do not replicate.
-    settings.replication == 1 && may_flush && may_send && may_strike
+    let (_, copies) = scenario.topics.replication.bounds();
+    (settings.replication > 1) == (copies > 1) && may_flush && may_send && may_strike
 }

@@ -8,15 +8,20 @@ mod bench;
 mod broker;
 mod check;
 mod claims;
+mod cluster;
 mod exit;
 mod explain;
+mod external;
 mod guarantees;
 mod history_sample;
 mod journal;
 mod junit;
+mod kafka_world;
 mod merge;
 mod mutants;
+mod process_world;
 mod progress;
+mod relay;
 mod replay;
 mod report;
 mod rerun;
@@ -48,7 +53,7 @@ struct Arguments {
 enum Command {
     /// The main job: verify, catch deliberate bugs, measure, and write a report
     Assay(assay::Arguments),
-    /// Run scenarios over seeds against the reference broker in the simulated world
+    /// Run scenarios over seeds, in the simulated world or on real processes
     Verify(verify::Arguments),
     /// Add up the results of shards
     Merge(merge::Arguments),
@@ -76,8 +81,13 @@ enum Command {
     Report(report::Arguments),
     /// Run the reference broker
     Broker(broker::Arguments),
+    /// Run several nodes of the reference broker in one process
+    Cluster(cluster::Arguments),
     /// Provision external systems
     Systems(systems::Arguments),
+    /// Run the bare program that brokers' costs are held against
+    #[command(hide = true)]
+    Relay(relay::Arguments),
     /// Write a clean history of any length
     #[command(hide = true)]
     HistorySample(history_sample::Arguments),
@@ -98,7 +108,8 @@ fn main() -> ExitCode {
 /// Logs to standard error, as `MQASSAY_LOG` says. Simulated nodes fail because they are made to, so that only a real broker
 /// warns unasked.
 fn start_log(arguments: &Arguments) {
-    let level = if matches!(arguments.command, Some(Command::Broker(_))) { "warn" } else { "off" };
+    let level =
+        if matches!(arguments.command, Some(Command::Broker(_) | Command::Cluster(_))) { "warn" } else { "off" };
     let filter = EnvFilter::try_from_env("MQASSAY_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
@@ -122,6 +133,8 @@ fn run(command: Option<Command>) -> Result<Exit, Failure> {
         Some(Command::Claims(arguments)) => claims::run(&arguments),
         Some(Command::Report(arguments)) => report::run(&arguments),
         Some(Command::Broker(arguments)) => broker::run(&arguments),
+        Some(Command::Relay(arguments)) => relay::run(&arguments),
+        Some(Command::Cluster(arguments)) => cluster::run(&arguments),
         Some(Command::Systems(arguments)) => systems::run(&arguments),
     }
 }

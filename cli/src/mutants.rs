@@ -9,14 +9,15 @@ use mqassay_harness::artifact::{MutantLine, MutantSummary};
 use mqassay_harness::check::{Evidence, Finding};
 use mqassay_reports::CaughtMutant;
 use mqassay_scenarios::campaign;
-use mqassay_scenarios::mutants::{self, ScoreOptions};
+use mqassay_scenarios::mutants::{self, Culprit, ScoreOptions};
 use mqassay_scenarios::runner::Run;
+use mqassay_scenarios::score_table;
 use serde::Serialize;
 
 use crate::arguments::{Seeds, jobs, seconds};
 use crate::exit::{Exit, Failure};
 use crate::progress::{Progress, tell};
-use crate::results::{Results, json_line};
+use crate::results::{Results, cannot, json_line};
 
 /// Arguments of `mqassay mutants`.
 #[derive(Debug, clap::Args)]
@@ -32,6 +33,18 @@ pub(crate) struct Arguments {
 enum Action {
     /// Try every mutant until it is caught; exits with 1 where one is not, or where the clean broker is blamed
     Run(Score),
+    /// Print the score as a table in Markdown, from the small plans that tests replay
+    Table(TableArguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct TableArguments {
+    /// The folder of the small plans
+    #[arg(long, value_name = "DIR", default_value = "scenarios/regressions")]
+    plans: PathBuf,
+    /// Write it between the markers of a document instead of printing it
+    #[arg(long, value_name = "FILE")]
+    into: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -71,14 +84,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     match &arguments.action {
         None => list(arguments.json),
         Some(Action::Run(score)) => run_score(score, arguments.json),
+        Some(Action::Table(table)) => write_table(table),
     }
 }
 
+fn write_table(arguments: &TableArguments) -> Result<Exit, Failure> {
+    let table = score_table::table(&arguments.plans).map_err(Failure::usage)?;
+    match &arguments.into {
+        None => tell(table.trim_end()),
+        Some(path) => {
+            let document = std::fs::read_to_string(path).map_err(|error| cannot("read", path, error))?;
+            let document = score_table::placed(&document, &table).map_err(Failure::usage)?;
+            std::fs::write(path, document).map_err(|error| cannot("write", path, error))?;
+        }
+    }
+    Ok(Exit::Valid)
+}
+
 fn list(json: bool) -> Result<Exit, Failure> {
-    let width = mutants::TABLE.iter().map(|row| row.mutant.name().len()).max().unwrap_or(0);
-    for row in mutants::TABLE {
+    let subjects = mutants::subjects();
+    let width = subjects.iter().map(|row| row.culprit.name().len()).max().unwrap_or(0);
+    for row in subjects {
         let line = TableLine {
-            mutant: row.mutant.name(),
+            mutant: row.culprit.name(),
             grade: row.grade,
             title: row.title,
             scenarios: row.scenarios,
@@ -186,8 +214,13 @@ fn story(line: &MutantLine, run: &Run) -> CaughtMutant {
         Some(operation) => format!("operation {operation}: {}", evidence.text),
         None => evidence.text.clone(),
     };
-    let mut explanation: Vec<String> =
-        mutants::find(&line.mutant).map(|row| format!("This broker {}.", row.title)).into_iter().collect();
+    let mut explanation: Vec<String> = mutants::find(&line.mutant)
+        .map(|row| match row.culprit {
+            Culprit::Broker(_) => format!("This broker {}.", row.title),
+            Culprit::Client(_) => format!("This client {}.", row.title),
+        })
+        .into_iter()
+        .collect();
     explanation.extend(finding.map(|finding| finding.explanation.clone()));
     CaughtMutant {
         evidence: finding.map_or_else(Vec::new, |finding| finding.evidence.iter().map(told).collect()),

@@ -194,6 +194,7 @@ mod tests {
             anomaly: None,
             seeds_tried: 3,
             wall_seconds: 0.5,
+            fault_classes: BTreeMap::new(),
             shrunk: None,
         };
         let story = CaughtMutant { plan: "p".to_owned(), ..CaughtMutant::default() };

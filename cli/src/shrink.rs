@@ -76,7 +76,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     if arguments.json {
         tell(&json_line(&line)?);
     } else {
-        let ShrunkLine { faults, operations, seconds, plan, faults_before, operations_before } = &line.shrunk;
+        let ShrunkLine { faults, operations, seconds, plan, faults_before, operations_before, .. } = &line.shrunk;
         let rest = if line.minimal { "" } else { "; the time was over before all was tried" };
         tell(&format!(
             "{}: {faults_before} faults → {faults}, {operations_before} operations → {operations} in {} runs, \

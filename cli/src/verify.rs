@@ -1,21 +1,24 @@
-//! `mqassay verify`: scenarios over seeds in the simulated world, told run by run.
+//! `mqassay verify`: scenarios over seeds, told run by run; in the simulated world, and `process_world` where asked.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use mqassay_broker::mutant::Mutant;
+use mqassay_harness::artifact::recovery;
 use mqassay_harness::artifact::{Divergence, Proof, RunLine, RunRecord, SummaryLine, VerdictKind};
 use mqassay_harness::plan::scenario::{FaultRanges, Scenario};
 use mqassay_scenarios::campaign::proof::Prover;
 use mqassay_scenarios::campaign::{self, Course, Keep, Options};
+use mqassay_scenarios::mutants::Culprit;
 use mqassay_scenarios::runner::Run;
 use mqassay_scenarios::{catalogue, coverage, mutants};
 
 use crate::arguments::{Seeds, ShardArgument, jobs, share};
 use crate::exit::{Exit, Failure};
+use crate::external;
 use crate::journal::Journal;
 use crate::junit;
+use crate::process_world::{self, SystemName, Telling, WorldName};
 use crate::progress::{Progress, tell};
 use crate::results::{Results, json_line};
 
@@ -28,6 +31,12 @@ pub(crate) struct Arguments {
     /// Seeds, both ends included; seed s takes scenario s mod n
     #[arg(long, value_name = "A..B", default_value = "1..100")]
     seeds: Seeds,
+    /// Where the runs take place
+    #[arg(long, value_enum, default_value_t = WorldName::Simulated)]
+    world: WorldName,
+    /// The system under test, where the world is one of processes
+    #[arg(long, value_enum, default_value_t = SystemName::Reference)]
+    system: SystemName,
     /// All scenarios on each seed
     #[arg(long)]
     each: bool,
@@ -67,6 +76,8 @@ pub(crate) struct Arguments {
     /// Run this share of the plans (above 0, at most 1) again in another process and compare the traces
     #[arg(long, value_name = "SHARE", value_parser = share)]
     prove_determinism: Option<f64>,
+    #[command(flatten)]
+    external: external::DriverArguments,
 }
 
 /// Which runs' artifacts stay.
@@ -83,6 +94,12 @@ enum Kept {
 /// Runs the campaign and exits by its verdict.
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let mut options = options(arguments)?;
+    if arguments.world == WorldName::Process {
+        return on_processes(arguments, &options);
+    }
+    if let Some(driver) = &arguments.external.driver {
+        return external::run(&arguments.external, driver, &options, arguments.json);
+    }
     let mut results = None;
     let mut journal = None;
     if arguments.keep != Kept::None {
@@ -124,6 +141,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         }
     }
     Ok(exit(&summary))
+}
+
+/// The same in the process world, which has neither exact replay nor points, and no use for more than one run at a time.
+fn on_processes(arguments: &Arguments, options: &Options) -> Result<Exit, Failure> {
+    let simulated = [
+        ("--guided", arguments.guided),
+        ("--resume", arguments.resume),
+        ("--coverage", arguments.coverage),
+        ("--prove-determinism", arguments.prove_determinism.is_some()),
+        ("--jobs", arguments.jobs.is_some()),
+    ];
+    if let Some((flag, _)) = simulated.iter().find(|(_, given)| *given) {
+        return Err(Failure::Usage(format!("{flag} goes with the simulated world only; leave it out")));
+    }
+    let telling = Telling { json: arguments.json, junit: arguments.junit.as_deref() };
+    process_world::run(options, arguments.system, &telling)
 }
 
 /// The campaign's journal; the runs in it are taken over where the campaign goes on.
@@ -206,9 +239,9 @@ fn prover(share: f64) -> Result<Prover, Failure> {
     Ok(Prover { share, program })
 }
 
-fn mutant(name: &str) -> Result<Mutant, Failure> {
-    mutants::find(name).map(|row| row.mutant).ok_or_else(|| {
-        let known: Vec<&str> = Mutant::ALL.iter().map(|mutant| mutant.name()).collect();
+fn mutant(name: &str) -> Result<Culprit, Failure> {
+    mutants::find(name).map(|row| row.culprit).ok_or_else(|| {
+        let known: Vec<&str> = mutants::subjects().iter().map(|subject| subject.culprit.name()).collect();
         Failure::Usage(format!("no mutant {name:?}; known are {}", known.join(", ")))
     })
 }
@@ -238,6 +271,10 @@ pub(crate) fn print_summary(summary: &SummaryLine) {
     let events: Vec<String> = summary.events.iter().map(|(name, count)| format!("{name} {count}")).collect();
     if !events.is_empty() {
         tell(&format!("events: {}", events.join(", ")));
+    }
+    if !summary.recovery.is_empty() {
+        tell("simulated time from a fault to the next acknowledged send:");
+        recovery::table(&summary.recovery).iter().for_each(|line| tell(&format!("  {line}")));
     }
     for (fingerprint, group) in &summary.failures {
         let times = if group.runs == 1 { "1 run".to_owned() } else { format!("{} runs", group.runs) };

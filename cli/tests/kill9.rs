@@ -107,6 +107,7 @@ fn context(
         recorder: recorder.clone(),
         phase: switch.phase(),
         events: Rc::new(|_| {}),
+        client_mutant: None,
     }
 }
 
@@ -162,7 +163,7 @@ fn survives(layout: &'static str) {
         (history, missing, kills)
     });
     assert_eq!(kills, KILLS, "the load ended too early");
-    let kill = |fault| Mark::Fault { at_us: 0, class: "kill".to_owned(), fault };
+    let kill = |fault| Mark::Fault { at_us: 0, class: "kill".to_owned(), fault, nodes: vec![0] };
     history.marks.extend((0..KILLS as u32).map(kill));
     let at_us = history.operations.last().unwrap().completed_us;
     let (reached, missing) = (missing.is_ok(), missing.err().unwrap_or_default());

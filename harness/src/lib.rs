@@ -5,6 +5,7 @@
 pub mod artifact;
 pub mod check;
 pub mod driver;
+pub mod external;
 pub mod guarantee;
 pub mod history;
 pub mod import;

@@ -40,6 +40,7 @@ const ANOMALIES: &[(&str, &str)] = &[
     ("regression", "An end or a log start, as the broker reports it, went back."),
     ("resurrected", "A deleted or truncated value returned."),
     ("premature-deletion", "A value below the log start that no retention or deletion justifies."),
+    ("permitted-loss-exceeded", "A loss that the flush setting permits, of records older than it lets stay unsynced."),
     ("self-crash", "A node ended by itself."),
     ("no-progress", "After the faults stopped, something did not end within the bound."),
 ];
@@ -60,6 +61,16 @@ const METRIC_TITLES: &[(&str, &str)] = &[
     ("end_to_end_max_ns", "End-to-end latency, maximum"),
     ("schedule_lag_p99_ns", "Lag behind the schedule, p99"),
     ("client_headroom", "Client headroom"),
+    ("client_busy_share", "Driver's busy share"),
+    ("broker_resident_bytes_per_queue", "Resident memory per idle queue"),
+    ("broker_disk_bytes_per_queue", "Disk per queue"),
+    ("broker_files", "Files held open by the broker"),
+    ("requests_per_second", "Requests per second"),
+    ("end_to_end_records_per_second", "Produced and fetched at once"),
+    ("acknowledge_p50_ns", "Acknowledgement latency, p50"),
+    ("acknowledge_p99_ns", "Acknowledgement latency, p99"),
+    ("end_to_end_service_p99_ns", "End-to-end from the actual send, p99"),
+    ("recovery_seconds", "Kill to every queue answering"),
 ];
 
 #[cfg(test)]

@@ -7,13 +7,13 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment};
 use mqassay_harness::artifact::SummaryLine;
-use mqassay_harness::measure::result::{BenchResult, MetricRow, SystemVerdict};
+use mqassay_harness::measure::result::{BenchResult, MetricRow, SystemVerdict, TargetPart};
 use serde::Serialize;
 
 use crate::chart::{self, Chart, Systems, Table};
 use crate::input::ReportInput;
 use crate::number;
-use crate::tables::{self, Allowed, BadRun, Event, MutantRow, MutantStory, ScenarioRow};
+use crate::tables::{self, Allowed, BadRun, Event, FaultRow, MutantRow, MutantStory, ScenarioRow};
 
 /// Why a report could not be made. Nothing here depends on the figures; each is a fault of this crate or its input.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +82,9 @@ struct Page {
     events_missing: String,
     mutants: Vec<MutantRow>,
     mutant_sentence: String,
+    fault_classes: Vec<String>,
+    mutants_by_fault: Vec<FaultRow>,
+    any_shrunk: bool,
     stories: Vec<MutantStory>,
     benches: Vec<BenchSection>,
     manifest: BTreeMap<String, String>,
@@ -104,8 +107,20 @@ struct BenchSection {
     remarks_more: Vec<String>,
     charts: Vec<Chart>,
     missing: String,
+    targets: Vec<TargetRow>,
     figures: Table,
     manifest: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct TargetRow {
+    target: String,
+    part: String,
+    ratio: String,
+    interval: String,
+    needs: String,
+    kind: &'static str,
+    outcome: &'static str,
 }
 
 #[derive(Serialize)]
@@ -131,6 +146,7 @@ impl Page {
             .map(|(name, _)| name.replace('-', " "))
             .collect();
         let benches = input.benches.iter().enumerate().map(|(index, bench)| BenchSection::of(index, bench, &systems));
+        let (fault_classes, mutants_by_fault) = tables::mutants_by_fault(&input.mutants);
         Ok(Page {
             title: input.title.clone(),
             headline,
@@ -144,6 +160,9 @@ impl Page {
             events_missing: missing.join(", "),
             mutants: tables::mutants(&input.mutants),
             mutant_sentence: mutant_sentence(input),
+            fault_classes,
+            mutants_by_fault,
+            any_shrunk: input.mutants.iter().any(|(line, _)| line.shrunk.is_some()),
             stories: tables::stories(&input.mutants),
             benches: benches.collect::<Result<_, _>>()?,
             manifest: input.manifest.clone(),
@@ -188,9 +207,23 @@ impl BenchSection {
             remarks_more: bench.remarks.iter().skip(remarks_shown).cloned().collect(),
             charts,
             missing: missing.join(", "),
+            targets: bench.targets.iter().map(target_row).collect(),
             figures: chart::figures(&other),
             manifest: bench.manifest.clone(),
         })
+    }
+}
+
+fn target_row(part: &TargetPart) -> TargetRow {
+    let (kind, outcome) = if part.met { ("valid", "met") } else { ("invalid", "missed") };
+    TargetRow {
+        target: part.target.clone(),
+        part: part.part.clone(),
+        ratio: number::significant(part.ratio),
+        interval: format!("{} to {}", number::significant(part.low), number::significant(part.high)),
+        needs: number::significant(part.needs),
+        kind,
+        outcome,
     }
 }
 

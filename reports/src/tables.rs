@@ -1,7 +1,7 @@
 //! The verdict side of the page: runs summed by scenario, what was permitted and why, events, mutants.
 //! Not here: charts of measurements, which are in `chart`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mqassay_harness::artifact::{MutantLine, RunLine, SummaryLine, VerdictKind};
 use serde::Serialize;
@@ -61,6 +61,24 @@ pub(crate) struct MutantRow {
     anomaly: String,
     seeds: String,
     seconds: String,
+    faults: Option<[String; 2]>,
+    operations: Option<[String; 2]>,
+    shrink_seconds: String,
+}
+
+/// Which classes of fault a mutant's catch takes: a cell per class.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct FaultRow {
+    name: String,
+    cells: Vec<FaultCell>,
+}
+
+/// One class of fault in the run that caught a mutant.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct FaultCell {
+    /// `needed` where the shrunk plan still has it, `struck` where only the whole plan had it, `none` else.
+    kind: &'static str,
+    count: String,
 }
 
 /// A caught mutant in full.
@@ -204,8 +222,32 @@ pub(crate) fn mutants(mutants: &[(MutantLine, Option<CaughtMutant>)]) -> Vec<Mut
         anomaly: line.anomaly.clone().unwrap_or_default(),
         seeds: number::count(line.seeds_tried),
         seconds: number::duration(line.wall_seconds * 1e9),
+        faults: line.shrunk.as_ref().map(|small| [small.faults_before, small.faults].map(number::count)),
+        operations: line.shrunk.as_ref().map(|small| [small.operations_before, small.operations].map(number::count)),
+        shrink_seconds: line.shrunk.as_ref().map_or_else(String::new, |small| number::duration(small.seconds * 1e9)),
     };
     mutants.iter().map(row).collect()
+}
+
+/// The classes of fault that struck in any catching run, in order of their names, and a row for each mutant caught.
+pub(crate) fn mutants_by_fault(mutants: &[(MutantLine, Option<CaughtMutant>)]) -> (Vec<String>, Vec<FaultRow>) {
+    let caught = || mutants.iter().map(|(line, _)| line).filter(|line| line.caught && !line.fault_classes.is_empty());
+    let classes: BTreeSet<&String> = caught().flat_map(|line| line.fault_classes.keys()).collect();
+    let cell = |line: &MutantLine, class: &String| {
+        let struck = line.fault_classes.get(class).copied().unwrap_or(0);
+        let left = line.shrunk.as_ref().and_then(|small| small.fault_classes.get(class)).copied().unwrap_or(0);
+        let (kind, count) = match (left, struck) {
+            (0, 0) => ("none", 0),
+            (0, struck) => ("struck", struck),
+            (left, _) => ("needed", left),
+        };
+        FaultCell { kind, count: number::count(count) }
+    };
+    let row = |line: &MutantLine| FaultRow {
+        name: line.mutant.clone(),
+        cells: classes.iter().map(|class| cell(line, class)).collect(),
+    };
+    (classes.iter().map(|class| class.replace('-', " ")).collect(), caught().map(row).collect())
 }
 
 /// The mutants whose evidence is at hand, in the order given.

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use mqassay_broker::mutant::Mutant;
 use mqassay_harness::artifact::folder as artifact;
 use mqassay_harness::artifact::{RunLine, RunRecord, SummaryLine, VerdictKind};
 use mqassay_harness::plan::Plan;
@@ -21,6 +20,7 @@ use mqassay_harness::plan::scenario::Scenario;
 use thiserror::Error;
 
 use crate::coverage;
+use crate::mutants::Culprit;
 use crate::runner::{self, Run, RunError};
 use guided::Corpus;
 use proof::Prover;
@@ -46,7 +46,7 @@ pub struct Options {
     /// All scenarios on each seed.
     pub each: bool,
     /// A deliberate bug for every node.
-    pub mutant: Option<Mutant>,
+    pub mutant: Option<Culprit>,
     /// Classes of fault that are left out of every plan.
     pub without: Vec<String>,
     /// Threads, at least 1.
@@ -252,9 +252,17 @@ pub fn total(options: &Options) -> u64 {
     slots(options).len() as u64
 }
 
+/// The plans of a campaign as sampled, in the order in which they run.
+pub fn plans(options: &Options) -> impl Iterator<Item = Plan> + '_ {
+    slots(options).into_iter().map(|(scenario, seed)| plan(options, scenario, seed))
+}
+
 /// The plan of one run as sampled, without the classes of fault that are left out.
 pub fn plan(options: &Options, scenario: &Scenario, seed: u64) -> Plan {
-    let mut plan = sample(scenario, seed, options.mutant.map(Mutant::name));
+    let mut plan = sample(scenario, seed, None);
+    if let Some(culprit) = options.mutant {
+        culprit.infect(&mut plan);
+    }
     plan.faults.retain(|fault| !options.without.iter().any(|class| class == fault.action.class()));
     plan
 }
@@ -300,7 +308,7 @@ fn record_trace(plan: &Plan, run: &mut Run) -> Result<(), RunError> {
 
 /// The folder of a plan's artifacts.
 pub fn folder_of(runs_dir: &Path, plan: &Plan) -> PathBuf {
-    runs_dir.join(folder_in(&plan.scenario, plan.mutant.as_deref(), plan.seed))
+    runs_dir.join(folder_in(&plan.scenario, plan.culprit(), plan.seed))
 }
 
 /// The folder of a run's artifacts within the folder of a campaign.

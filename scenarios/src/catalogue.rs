@@ -15,6 +15,14 @@ const FILES: &[(&str, &str)] = &[
     ("rot.toml", include_str!("../catalogue/rot.toml")),
     ("retention.toml", include_str!("../catalogue/retention.toml")),
     ("points.toml", include_str!("../catalogue/points.toml")),
+    ("replication.toml", include_str!("../catalogue/replication.toml")),
+    ("cluster-no-loss.toml", include_str!("../catalogue/cluster-no-loss.toml")),
+    ("cluster-order.toml", include_str!("../catalogue/cluster-order.toml")),
+    ("failover.toml", include_str!("../catalogue/failover.toml")),
+    ("partition.toml", include_str!("../catalogue/partition.toml")),
+    ("rolling.toml", include_str!("../catalogue/rolling.toml")),
+    ("groups.toml", include_str!("../catalogue/groups.toml")),
+    ("commits.toml", include_str!("../catalogue/commits.toml")),
 ];
 
 /// Every built-in scenario, in the order in which seeds take turns.

@@ -1,6 +1,7 @@
 //! The mutants' table: which scenarios should catch each, by which anomaly, and which classes of fault it needs.
 //! `run` computes the score: every mutant caught or not, and false alarms of the clean broker under the same seeds.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -8,12 +9,92 @@ use std::time::{Duration, Instant};
 use mqassay_broker::mutant::Mutant;
 use mqassay_harness::artifact::folder;
 use mqassay_harness::artifact::{MutantLine, MutantSummary, ShrunkLine, VerdictKind};
+use mqassay_harness::driver::mutant::ClientMutant;
+use mqassay_harness::history::Mark;
+use mqassay_harness::plan::Plan;
 use mqassay_harness::plan::scenario::{Scenario, Span};
 
 use crate::campaign::{self, CampaignError, Course, Keep, Options};
 use crate::catalogue::{self, CatalogueError};
 use crate::runner::{Run, RunError};
 use crate::shrink::{self, ShrinkError};
+
+/// Who has the deliberate bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Culprit {
+    /// Every node.
+    Broker(Mutant),
+    /// Every client.
+    Client(ClientMutant),
+}
+
+impl Culprit {
+    /// The public name of the bug.
+    pub fn name(self) -> &'static str {
+        match self {
+            Culprit::Broker(mutant) => mutant.name(),
+            Culprit::Client(mutant) => mutant.name(),
+        }
+    }
+
+    /// Gives the bug to those who run a plan.
+    pub fn infect(self, plan: &mut Plan) {
+        match self {
+            Culprit::Broker(mutant) => plan.mutant = Some(mutant.name().to_owned()),
+            Culprit::Client(mutant) => plan.client_mutant = Some(mutant.name().to_owned()),
+        }
+    }
+}
+
+/// A mutant of the broker's or of the client's table.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject {
+    /// Who has which bug.
+    pub culprit: Culprit,
+    /// See `Row::grade`.
+    pub grade: &'static str,
+    /// See `Row::title`.
+    pub title: &'static str,
+    /// See `Row::scenarios`.
+    pub scenarios: &'static [&'static str],
+    /// See `Row::anomalies`.
+    pub anomalies: &'static [&'static str],
+    /// See `Row::needs`.
+    pub needs: &'static [&'static str],
+}
+
+/// The deliberate bugs of clients.
+pub const CLIENT_TABLE: &[Subject] = &[
+    Subject {
+        culprit: Culprit::Client(ClientMutant::RestampsAppended),
+        grade: "medium",
+        title: "stamps anew, after a bump of its epoch, a batch that may have been appended",
+        scenarios: &["idempotent-delivery"],
+        anomalies: &["duplicate"],
+        needs: &["one-request", "link-cut", "kill", "power-loss"],
+    },
+    Subject {
+        culprit: Culprit::Client(ClientMutant::OffsetErrorResets),
+        grade: "medium",
+        title: "begins at the log start where the committed offsets could not be had",
+        scenarios: &["groups", "commits"],
+        anomalies: &["commit-regression", "commit-ahead", "poll-skip"],
+        needs: &["link-cut", "link-delay", "kill", "power-loss", "restart"],
+    },
+];
+
+/// Every mutant: the brokers', then the clients'.
+pub fn subjects() -> Vec<Subject> {
+    let brokers = TABLE.iter().map(|row| Subject {
+        culprit: Culprit::Broker(row.mutant),
+        grade: row.grade,
+        title: row.title,
+        scenarios: row.scenarios,
+        anomalies: row.anomalies,
+        needs: row.needs,
+    });
+    brokers.chain(CLIENT_TABLE.iter().copied()).collect()
+}
 
 /// A row of the table.
 #[derive(Debug, Clone, Copy)]
@@ -88,11 +169,67 @@ pub const TABLE: &[Row] = &[
         anomalies: LOST,
         needs: &["power-loss"],
     },
+    Row {
+        mutant: Mutant::TruncateToWatermark,
+        grade: "medium",
+        title: "truncates a new follower to its own watermark",
+        scenarios: &["replication"],
+        anomalies: LOST,
+        needs: &["kill", "power-loss", "pause", "restart"],
+    },
+    Row {
+        mutant: Mutant::FetchNotFenced,
+        grade: "medium",
+        title: "does not fence followers' fetches by epochs",
+        scenarios: &["replication"],
+        anomalies: &["lost-write", "unseen", "inconsistent-offsets", "poll-skip", "ghost", "no-progress"],
+        needs: &["kill", "power-loss", "pause", "restart"],
+    },
+    Row {
+        mutant: Mutant::AckJumpsAhead,
+        grade: "medium",
+        title: "confirms what a follower was only sent",
+        scenarios: &["replication"],
+        anomalies: LOST,
+        needs: &["kill", "power-loss", "pause", "restart"],
+    },
+    Row {
+        mutant: Mutant::WatermarkWaitsForIneligible,
+        grade: "medium",
+        title: "waits for a replica that was refused to be in sync",
+        scenarios: &["replication"],
+        anomalies: &["no-progress"],
+        needs: &["kill", "power-loss", "restart"],
+    },
+    Row {
+        mutant: Mutant::EpochsNotSynced,
+        grade: "hard",
+        title: "forgets the newest epochs in a restart",
+        scenarios: &["replication"],
+        anomalies: LOST,
+        needs: &["kill", "power-loss", "restart"],
+    },
+    Row {
+        mutant: Mutant::ReadsUnconfirmed,
+        grade: "medium",
+        title: "gives out what is not confirmed",
+        scenarios: &["replication"],
+        anomalies: &["lost-write", "unseen", "inconsistent-offsets", "poll-skip", "ghost", "phantom-write"],
+        needs: &["kill", "power-loss", "pause", "restart"],
+    },
+    Row {
+        mutant: Mutant::ProducersNotReplicated,
+        grade: "medium",
+        title: "does not copy the idempotence window to followers",
+        scenarios: &["replication"],
+        anomalies: &["duplicate"],
+        needs: &["kill", "power-loss", "pause", "restart", "one-request", "link-cut"],
+    },
 ];
 
-/// The row of a mutant's public name.
-pub fn find(name: &str) -> Option<&'static Row> {
-    TABLE.iter().find(|row| row.mutant.name().eq_ignore_ascii_case(name))
+/// The mutant with a public name.
+pub fn find(name: &str) -> Option<Subject> {
+    subjects().into_iter().find(|subject| subject.culprit.name().eq_ignore_ascii_case(name))
 }
 
 /// What to try.
@@ -139,15 +276,21 @@ pub fn run(
     let out_of_time = || options.budget.is_some_and(|budget| began.elapsed() > budget);
     let mut summary = MutantSummary { summary: true, ..MutantSummary::default() };
     let mut most_seeds = 0;
-    for row in TABLE {
-        let (line, run) = attempt(row, options, &out_of_time)?;
+    let mut used: Vec<&str> = Vec::new();
+    for subject in subjects() {
+        let (line, run) = attempt(&subject, options, &out_of_time)?;
+        for name in subject.scenarios {
+            if !used.contains(name) {
+                used.push(name);
+            }
+        }
         summary.mutants += 1;
         summary.caught += u64::from(line.caught);
         most_seeds = most_seeds.max(line.seeds_tried);
         on_line(&line, run.as_ref());
     }
     let last = options.seeds.start().saturating_add(most_seeds.max(1) - 1).min(*options.seeds.end());
-    let clean = campaign_options(&["no-loss", "rot", "idempotent-delivery"], options, None, last)?;
+    let clean = campaign_options(&used, options, None, last)?;
     campaign::run(&clean, &mut |run| {
         summary.false_alarms += u64::from(run.line.verdict == VerdictKind::Invalid);
         !out_of_time()
@@ -157,28 +300,34 @@ pub fn run(
 
 /// One mutant over the seeds until it is caught.
 pub fn attempt(
-    row: &Row,
+    row: &Subject,
     options: &ScoreOptions,
     out_of_time: &dyn Fn() -> bool,
 ) -> Result<(MutantLine, Option<Run>), ScoreError> {
     let began = Instant::now();
     let mut line = MutantLine {
-        mutant: row.mutant.name().to_owned(),
+        mutant: row.culprit.name().to_owned(),
         grade: row.grade.to_owned(),
         caught: false,
         anomaly: None,
         seeds_tried: 0,
         wall_seconds: 0.0,
+        fault_classes: BTreeMap::new(),
         shrunk: None,
     };
     let mut catching = None;
-    let campaign = campaign_options(row.scenarios, options, Some(row.mutant), *options.seeds.end())?;
+    let campaign = campaign_options(row.scenarios, options, Some(row.culprit), *options.seeds.end())?;
     campaign::run(&campaign, &mut |run| {
         line.seeds_tried = run.line.seed - options.seeds.start() + 1;
         line.anomaly =
             row.anomalies.iter().find(|name| run.line.anomalies.contains_key(**name)).map(|s| (*s).to_owned());
         line.caught = line.anomaly.is_some();
         if line.caught {
+            for mark in &run.history.marks {
+                if let Mark::Fault { class, .. } = mark {
+                    *line.fault_classes.entry(class.clone()).or_insert(0) += 1;
+                }
+            }
             catching = Some(run.clone());
         }
         !line.caught && !out_of_time()
@@ -210,7 +359,7 @@ fn crowded(mut scenario: Scenario) -> Scenario {
 fn campaign_options(
     scenarios: &[&str],
     options: &ScoreOptions,
-    mutant: Option<Mutant>,
+    mutant: Option<Culprit>,
     last: u64,
 ) -> Result<Options, CatalogueError> {
     Ok(Options {

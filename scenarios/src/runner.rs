@@ -3,17 +3,23 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use mqassay_broker::core::config::{ConfigError, NodeConfig};
+use mqassay_broker::core::config::{ConfigError, NodeConfig, Peer};
+use mqassay_broker::core::types::NodeId;
 use mqassay_broker::mutant::Mutant;
-use mqassay_broker::node;
+use mqassay_broker::node::{self, Ports};
+use mqassay_broker::ports::{Clock, Disk, Net, Observer, Rand};
 use mqassay_harness::artifact::folder::{self, KeptRun};
+use mqassay_harness::artifact::recovery;
 use mqassay_harness::artifact::{ArtifactError, PointFaults, Proof, RunLine, RunRecord};
 use mqassay_harness::check::{self, Context as JudgeContext, Verdict};
+use mqassay_harness::driver::mutant::ClientMutant;
 use mqassay_harness::driver::{self, Events};
 use mqassay_harness::history::{ClientId, Header, History, Operation, SCHEMA_VERSION};
 use mqassay_harness::plan::Plan;
@@ -31,7 +37,9 @@ use mqassay_harness::workload::{Context, WorkloadError};
 use thiserror::Error;
 
 use crate::adapter::client::{ClientDial, ClientTimer};
-use crate::adapter::node::ports;
+use crate::adapter::disk::NodeDisk;
+use crate::adapter::net::NodeNet;
+use crate::adapter::node::{NodeClock, NodeObserver, NodeRand, ports};
 use crate::adapter::probe::{Sightings, StateSeen};
 use crate::campaign::fingerprint;
 use crate::campaign::proof::ProofError;
@@ -87,6 +95,7 @@ impl Run {
             line: self.line.clone(),
             events: happened.map(|(name, count)| (name.clone(), *count)).collect(),
             coverage: self.point_faults.clone(),
+            recovery: recovery::of_history(&self.history),
             fingerprint: fingerprint::of(&self.verdict, &self.history),
             proof: self.proof.clone(),
         }
@@ -128,19 +137,48 @@ pub enum RunError {
     Proof(#[from] ProofError),
 }
 
+/// What one process of a node is started with.
+pub struct NodeStart {
+    /// The plan's settings.
+    pub config: NodeConfig,
+    /// What the world gives the process.
+    pub node: SimNode,
+    /// The plan's deliberate bug.
+    pub mutant: Option<Mutant>,
+    /// Where its states go, where they are recorded.
+    pub sightings: Option<Sightings>,
+}
+
+/// A process of a node until its end.
+pub type NodeRun = Pin<Box<dyn Future<Output = Result<(), NodeEnd>>>>;
+
 /// Runs a plan and judges what it left.
 pub fn run_plan(plan: &Plan, record: Record) -> Result<Run, RunError> {
+    run_plan_with(plan, record, |start| Box::pin(run_node(start, |ports| ports)))
+}
+
+/// As `run_plan`, with other software on the nodes: `run_node` over ports of one's own, or a broker of any kind.
+pub fn run_plan_with(
+    plan: &Plan,
+    record: Record,
+    software: impl Fn(NodeStart) -> NodeRun + 'static,
+) -> Result<Run, RunError> {
     let began = Instant::now();
     let world_error = |source| RunError::World { scenario: plan.scenario.clone(), seed: plan.seed, source };
     let config = node_config(plan)?;
     let mutant = plan.mutant.as_deref().map(mutant_named).transpose()?;
+    if let Some(name) = plan.client_mutant.as_ref().filter(|name| ClientMutant::named(name).is_none()) {
+        let known = ClientMutant::ALL.map(ClientMutant::name).join(", ");
+        return Err(RunError::NoSuchMutant { name: name.clone(), known });
+    }
     let mut world = World::new(plan).map_err(world_error)?;
-    let sightings = Sightings::default();
+    let (sightings, software) = (Sightings::default(), Rc::new(software));
     for node in 0..plan.world.nodes {
-        let config = config.clone();
+        let (config, software) = (config.clone(), software.clone());
         let watched = (record == Record::WhiteBox).then(|| sightings.clone());
-        let software = move |node| run_node(config.clone(), node, mutant, watched.clone());
-        world.add_node(node, software).map_err(world_error)?;
+        let start =
+            move |node| software(NodeStart { config: config.clone(), node, mutant, sightings: watched.clone() });
+        world.add_node(node, start).map_err(world_error)?;
     }
     let stage = Rc::new(Stage::new(plan));
     for client in 0..=plan.clients.len() as u32 {
@@ -159,6 +197,10 @@ pub fn run_plan(plan: &Plan, record: Record) -> Result<Run, RunError> {
 fn node_config(plan: &Plan) -> Result<NodeConfig, ConfigError> {
     let mut config = NodeConfig::tiny().with_settings(&plan.settings)?;
     config.listen = SocketAddr::from(([0, 0, 0, 0], NODE_PORT));
+    if plan.world.nodes > 1 {
+        let peer = |node| Peer { id: NodeId(node as i32), host: format!("node-{node}"), port: NODE_PORT };
+        config.cluster = (0..plan.world.nodes).map(peer).collect();
+    }
     Ok(config)
 }
 
@@ -170,18 +212,21 @@ pub fn mutant_named(name: &str) -> Result<Mutant, RunError> {
     })
 }
 
-async fn run_node(
-    mut config: NodeConfig,
-    node: SimNode,
-    mutant: Option<Mutant>,
-    sightings: Option<Sightings>,
+/// The ports that the simulated world gives a node.
+pub type SimPorts = Ports<NodeDisk, NodeNet, NodeClock, NodeRand, NodeObserver>;
+
+/// Runs the reference broker as a node, over ports that `wrap` makes of the world's.
+pub async fn run_node<D: Disk, N: Net, C: Clock, R: Rand, O: Observer>(
+    start: NodeStart,
+    wrap: impl FnOnce(SimPorts) -> Ports<D, N, C, R, O>,
 ) -> Result<(), NodeEnd> {
+    let NodeStart { mut config, node, mutant, sightings } = start;
     config.node_id = node.node as i32;
     config.advertised =
         Some(mqassay_broker::core::config::Advertised { host: format!("node-{}", node.node), port: NODE_PORT });
     let stop = node.stop.clone();
-    let ended =
-        node::run(config, ports(&node, sightings.as_ref()), mutant, |_| {}, async move { stop.wait().await }).await;
+    let ports = wrap(ports(&node, sightings.as_ref()));
+    let ended = node::run(config, ports, mutant, |_| {}, async move { stop.wait().await }).await;
     ended.map_err(|exit| NodeEnd { reason: exit.to_string(), declared: exit.is_declared() })
 }
 
@@ -303,6 +348,7 @@ fn context(stage: &Stage, client: &SimClient, switch: &PhaseSwitch) -> Context<C
         recorder: stage.recorder(client),
         phase: switch.phase(),
         events,
+        client_mutant: stage.plan.client_mutant.as_deref().and_then(ClientMutant::named),
     }
 }
 
@@ -318,7 +364,7 @@ fn judged(plan: &Plan, stage: &Stage, outcome: Outcome, began: Instant) -> Run {
     let line = RunLine {
         scenario: plan.scenario.clone(),
         seed: plan.seed,
-        mutant: plan.mutant.clone(),
+        mutant: plan.culprit().map(str::to_owned),
         verdict: verdict.kind,
         anomalies: verdict.violations(),
         allowed: verdict.allowed(),

@@ -2,7 +2,7 @@
 //! same one. The algorithm is `mqassay_harness::shrink`; here are the runs behind it, the time, and the file it ends
 //! in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -110,6 +110,14 @@ fn violations(plan: &Plan) -> Option<BTreeSet<EvidenceKind>> {
     runner::run_plan(plan, Record::HashOnly).ok().map(|run| EvidenceKind::of_verdict(&run.verdict))
 }
 
+fn fault_counts(plan: &Plan) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for fault in &plan.faults {
+        *counts.entry(fault.action.class().to_owned()).or_insert(0) += 1;
+    }
+    counts
+}
+
 impl ShrunkPlan {
     /// Writes the plan as TOML and tells what became of it.
     pub fn write(&self, path: &Path) -> Result<ShrunkLine, ShrinkError> {
@@ -127,6 +135,7 @@ impl ShrunkPlan {
             plan: shown,
             faults_before: self.before.0 as u64,
             operations_before: self.before.1 as u64,
+            fault_classes: fault_counts(&self.plan),
         })
     }
 }

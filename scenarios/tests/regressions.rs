@@ -9,8 +9,7 @@ use mqassay_harness::artifact::VerdictKind;
 use mqassay_harness::artifact::folder::read_plan;
 use mqassay_harness::guarantee::Anomaly;
 use mqassay_scenarios::runner::{Record, mutant_named, run_plan};
-
-const EXPECTED: &str = "expected.toml";
+use mqassay_scenarios::score_table::{self, EXPECTED};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("regressions")
@@ -43,14 +42,24 @@ fn every_mutant_has_a_plan() {
 }
 
 #[test]
+fn the_table_in_the_readme_is_what_the_plans_show() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(path).unwrap();
+    let table = score_table::table(&folder()).unwrap();
+    assert_eq!(table.matches("not caught").count(), 0, "{table}");
+    let current = score_table::placed(&readme, &table).unwrap();
+    assert_eq!(readme, current, "write it again: mqassay mutants table --into README.md");
+}
+
+#[test]
 fn a_plan_shows_its_anomaly_with_its_mutant_and_nothing_without() {
     for (file, anomaly) in expected() {
         let mut plan = read_plan(&folder().join(&file)).unwrap();
-        if plan.mutant.is_some() {
+        if plan.culprit().is_some() {
             let run = run_plan(&plan, Record::HashOnly).unwrap();
             assert!(run.line.anomalies.contains_key(&anomaly), "{file} shows {:?}", run.line.anomalies);
         }
-        plan.mutant = None;
+        (plan.mutant, plan.client_mutant) = (None, None);
         let run = run_plan(&plan, Record::HashOnly).unwrap();
         assert_eq!(run.line.verdict, VerdictKind::Valid, "{file} without a mutant: {:#?}", run.verdict);
     }

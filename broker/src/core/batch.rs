@@ -6,7 +6,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use crc_fast::{CrcAlgorithm, Digest};
-use kafka_protocol::records::RecordBatchDecoder;
+use kafka_protocol::records::{Record, RecordBatchDecoder};
 use thiserror::Error;
 
 use super::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
@@ -205,12 +205,26 @@ impl Batch {
         Batch::of_records(producer, values.iter().map(|value| (timestamp_ms, value)))
     }
 
+    /// The same for records with keys; one without a value deletes what its key names.
+    pub fn of_keyed(records: &[(Bytes, Option<Bytes>)], timestamp_ms: i64) -> Batch {
+        let producer = BatchProducer { id: ProducerId::NONE, epoch: ProducerEpoch(-1), base_sequence: -1 };
+        let records = records.iter().map(|(key, value)| (timestamp_ms, Some(key), value.as_ref()));
+        Batch::encode(producer, records)
+    }
+
     /// An uncompressed batch of a producer; each record is a timestamp in milliseconds and a value. At least one.
     pub fn of_records<'a>(producer: BatchProducer, records: impl Iterator<Item = (i64, &'a Bytes)>) -> Batch {
+        Batch::encode(producer, records.map(|(timestamp, value)| (timestamp, None, Some(value))))
+    }
+
+    fn encode<'a>(
+        producer: BatchProducer,
+        records: impl Iterator<Item = (i64, Option<&'a Bytes>, Option<&'a Bytes>)>,
+    ) -> Batch {
         let mut body = BytesMut::new();
         let (mut count, mut base_timestamp, mut max_timestamp) = (0i32, -1, -1);
         let mut record = Vec::new();
-        for (timestamp, value) in records {
+        for (timestamp, key, value) in records {
             if count == 0 {
                 base_timestamp = timestamp;
             }
@@ -219,9 +233,10 @@ impl Batch {
             record.push(0);
             put_varint(&mut record, timestamp - base_timestamp);
             put_varint(&mut record, i64::from(count));
-            put_varint(&mut record, -1);
-            put_varint(&mut record, value.len() as i64);
-            record.extend_from_slice(value);
+            for part in [key, value] {
+                put_varint(&mut record, part.map_or(-1, |bytes| bytes.len() as i64));
+                record.extend_from_slice(part.map_or(&[], |bytes| bytes));
+            }
             put_varint(&mut record, 0);
             let mut length = Vec::with_capacity(5);
             put_varint(&mut length, record.len() as i64);
@@ -290,6 +305,8 @@ pub struct RecordAt {
     pub offset: Offset,
     /// The record's timestamp, in milliseconds.
     pub timestamp: i64,
+    /// The record's key.
+    pub key: Option<Bytes>,
     /// The record's value.
     pub value: Option<Bytes>,
 }
@@ -305,7 +322,10 @@ pub fn read_records(mut batches: Bytes) -> Result<Vec<RecordAt>, BatchError> {
         let set =
             RecordBatchDecoder::decode(&mut batch.bytes.clone()).map_err(|e| BatchError::Records(e.to_string()))?;
         let read = set.records.into_iter();
-        found.extend(read.map(|r| RecordAt { offset: Offset(r.offset), timestamp: r.timestamp, value: r.value }));
+        found.extend(read.map(|record| {
+            let Record { offset, timestamp, key, value, .. } = record;
+            RecordAt { offset: Offset(offset), timestamp, key, value }
+        }));
     }
     Ok(found)
 }

@@ -1,8 +1,7 @@
-//! What the broker says about itself: ApiVersions (0 to 4), Metadata (0 to 13), DescribeConfigs (1 to 4),
-//! DescribeCluster (0 to 2) and FindCoordinator (0 to 6).
-//! Departures from Kafka: a topic that Metadata creates is answered once it exists, not with an error first; there is
-//! no group coordinator, so FindCoordinator answers COORDINATOR_NOT_AVAILABLE (librdkafka offers lz4 only to brokers
-//! that list the call); authorized operations are never told.
+//! What the broker says about itself: ApiVersions (0 to 4), Metadata (0 to 13), DescribeConfigs (1 to 4) and
+//! DescribeCluster (0 to 2).
+//! Departures from Kafka: a topic that Metadata creates is answered once it exists, not with an error first; authorized
+//! operations are never told.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
@@ -11,25 +10,23 @@ use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
 };
-use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 use kafka_protocol::messages::{
     ApiVersionsResponse, BrokerId, DescribeClusterResponse, DescribeConfigsRequest, DescribeConfigsResponse,
-    FindCoordinatorRequest, FindCoordinatorResponse, MetadataRequest, MetadataResponse, TopicName,
+    MetadataRequest, MetadataResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::admin::{AdminAnswer, AdminCall, AdminSlot};
-use super::config::KEYS;
+use super::config::{KEYS, NodeConfig};
 use super::machine::{Core, Effects, RequestId};
 use super::metadata::Topic;
-use super::produce::LEADER_EPOCH;
 use super::settings::TopicSetting;
-use super::types::Now;
+use super::types::{NodeId, Now};
 use crate::wire::api::Api;
 use crate::wire::request::RequestHeader;
 
@@ -70,10 +67,9 @@ impl Core {
     }
 
     pub(super) fn topics_response(&self, header: &RequestHeader, request: &MetadataRequest) -> MetadataResponse {
-        let broker = MetadataResponseBroker::default()
-            .with_node_id(BrokerId(self.config.node_id))
-            .with_host(self.advertised_host())
-            .with_port(i32::from(self.advertised.port));
+        let brokers = self.live_brokers().map(|(id, host, port)| {
+            MetadataResponseBroker::default().with_node_id(BrokerId(id.0)).with_host(host).with_port(i32::from(port))
+        });
         // In version 0 an empty list means all topics, later a null does.
         let wanted = request.topics.as_ref().filter(|topics| header.version > 0 || !topics.is_empty());
         let topics = match wanted {
@@ -81,34 +77,20 @@ impl Core {
             Some(topics) => topics.iter().map(|topic| self.describe_wanted(topic)).collect(),
         };
         MetadataResponse::default()
-            .with_brokers(vec![broker])
+            .with_brokers(brokers.collect())
             .with_cluster_id(Some(self.cluster_name()))
-            .with_controller_id(BrokerId(self.config.node_id))
+            .with_controller_id(self.controller_id())
             .with_topics(topics)
     }
 
     pub(super) fn describe_cluster(&self) -> DescribeClusterResponse {
-        let broker = DescribeClusterBroker::default()
-            .with_broker_id(BrokerId(self.config.node_id))
-            .with_host(self.advertised_host())
-            .with_port(i32::from(self.advertised.port));
+        let brokers = self.live_brokers().map(|(id, host, port)| {
+            DescribeClusterBroker::default().with_broker_id(BrokerId(id.0)).with_host(host).with_port(i32::from(port))
+        });
         DescribeClusterResponse::default()
             .with_cluster_id(self.cluster_name())
-            .with_controller_id(BrokerId(self.config.node_id))
-            .with_brokers(vec![broker])
-    }
-
-    pub(super) fn find_coordinator(&self, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
-        let keys = if request.coordinator_keys.is_empty() { vec![request.key] } else { request.coordinator_keys };
-        let coordinators = keys.into_iter().map(|key| {
-            Coordinator::default()
-                .with_key(key)
-                .with_node_id(BrokerId(-1))
-                .with_port(-1)
-                .with_error_code(ResponseError::CoordinatorNotAvailable.code())
-                .with_error_message(Some(StrBytes::from_static_str("consumer groups are not offered")))
-        });
-        FindCoordinatorResponse::default().with_coordinators(coordinators.collect())
+            .with_controller_id(self.controller_id())
+            .with_brokers(brokers.collect())
     }
 
     pub(super) fn describe_configs(&self, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
@@ -182,6 +164,7 @@ impl Core {
             .with_read_only(true)
             .with_config_source(SOURCE_STATIC)
             .with_config_type(TYPE_STRING)
+            .with_documentation(NodeConfig::documentation(key).map(StrBytes::from_static_str))
     }
 
     fn describe_wanted(&self, wanted: &MetadataRequestTopic) -> MetadataResponseTopic {
@@ -208,23 +191,39 @@ impl Core {
     }
 
     fn describe_topic(&self, name: &str, topic: &Topic) -> MetadataResponseTopic {
-        let here = vec![BrokerId(self.config.node_id)];
-        let partitions = (0..topic.partitions.len()).map(|index| {
-            MetadataResponsePartition::default()
-                .with_partition_index(index as i32)
-                .with_leader_id(BrokerId(self.config.node_id))
-                .with_leader_epoch(LEADER_EPOCH.0)
-                .with_replica_nodes(here.clone())
-                .with_isr_nodes(here.clone())
+        let ids = |ids: &[i32]| -> Vec<BrokerId> { ids.iter().copied().map(BrokerId).collect() };
+        let partitions = topic.partitions.iter().enumerate().map(|(index, partition)| {
+            let answer = MetadataResponsePartition::default().with_partition_index(index as i32);
+            let Some(placement) = self.metadata.placement(partition.log()) else { return answer };
+            let is_dead = |id: &i32| self.metadata.broker(NodeId(*id)).is_none_or(|broker| broker.fenced);
+            let offline: Vec<i32> = placement.replicas.iter().copied().filter(is_dead).collect();
+            let error = if placement.leader.is_none() { ResponseError::LeaderNotAvailable.code() } else { 0 };
+            answer
+                .with_error_code(error)
+                .with_leader_id(BrokerId(placement.leader.unwrap_or(-1)))
+                .with_leader_epoch(placement.leader_epoch)
+                .with_replica_nodes(ids(&placement.replicas))
+                .with_isr_nodes(ids(&placement.isr))
+                .with_offline_replicas(ids(&offline))
         });
         MetadataResponseTopic::default()
             .with_name(Some(TopicName(StrBytes::from_string(name.to_owned()))))
             .with_topic_id(Uuid::from_u128(self.metadata.id_of(topic)))
+            .with_is_internal(name == super::group::OFFSETS_TOPIC)
             .with_partitions(partitions.collect())
     }
 
-    fn advertised_host(&self) -> StrBytes {
-        StrBytes::from_string(self.advertised.host.clone())
+    /// The brokers that clients may turn to: those that are not fenced, and this one.
+    fn live_brokers(&self) -> impl Iterator<Item = (NodeId, StrBytes, u16)> {
+        let own = NodeId(self.config.node_id);
+        let own_host = StrBytes::from_string(self.advertised.host.clone());
+        let known = self.metadata.brokers().filter(move |(id, broker)| !broker.fenced && *id != own);
+        let others = known.map(|(id, broker)| (id, StrBytes::from_string(broker.host.clone()), broker.port));
+        std::iter::once((own, own_host, self.advertised.port)).chain(others)
+    }
+
+    fn controller_id(&self) -> BrokerId {
+        BrokerId(self.controller().map_or(-1, |id| id.0))
     }
 
     fn cluster_name(&self) -> StrBytes {

@@ -14,13 +14,11 @@ use kafka_protocol::messages::{
 use kafka_protocol::messages::{offset_for_leader_epoch_request, offset_for_leader_epoch_response};
 
 use super::batch;
-use super::fetch::check_leader_epoch;
 use super::gather::{Gather, ReadOwner};
 use super::log::{Log, TimestampLookup};
 use super::machine::{Answer, Core, Effects, RequestId};
 use super::metadata::Partition;
-use super::produce::LEADER_EPOCH;
-use super::types::Offset;
+use super::types::{LeaderEpoch, Offset};
 use crate::wire::request::RequestHeader;
 use crate::wire::response::Response;
 
@@ -45,6 +43,7 @@ struct Lookup {
     partition: usize,
     place: Partition,
     timestamp: i64,
+    epoch: LeaderEpoch,
     /// Where to look on if the batch under way does not hold a record after all.
     next_offset: Offset,
     gather: Gather,
@@ -53,9 +52,10 @@ struct Lookup {
 /// An offset with its timestamp; -1 and -1 where there is none.
 type Found = (Offset, i64);
 
+/// A partition's answer or where to search, and the epoch in which its log is led.
 enum Looked {
-    Found(Found),
-    Search(Partition),
+    Found(Found, LeaderEpoch),
+    Search(Partition, LeaderEpoch),
 }
 
 impl Lookups {
@@ -85,20 +85,20 @@ impl Core {
             for (partition_index, wanted) in topic.partitions.iter().enumerate() {
                 let mut answer = ListOffsetsPartitionResponse::default().with_partition_index(wanted.partition_index);
                 match self.look_up(&topic.name, wanted) {
-                    Ok(Looked::Found(found)) => fill(&mut answer, Ok(found)),
-                    Ok(Looked::Search(place)) => {
-                        searches.push((topic_index, partition_index, place, wanted.timestamp));
+                    Ok(Looked::Found(found, epoch)) => fill(&mut answer, Ok(found), epoch),
+                    Ok(Looked::Search(place, epoch)) => {
+                        searches.push((topic_index, partition_index, place, epoch, wanted.timestamp));
                     }
-                    Err(error) => fill(&mut answer, Err(error)),
+                    Err(error) => fill(&mut answer, Err(error), LeaderEpoch(-1)),
                 }
                 partitions.push(answer);
             }
             let answer = ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions);
             pending.response.topics.push(answer);
         }
-        for (topic, partition, place, timestamp) in searches {
+        for (topic, partition, place, epoch, timestamp) in searches {
             let lookup =
-                Lookup { topic, partition, place, timestamp, next_offset: Offset(0), gather: Gather::default() };
+                Lookup { topic, partition, place, timestamp, epoch, next_offset: Offset(0), gather: Gather::default() };
             pending.slots.push(lookup);
             let slot = pending.slots.len() - 1;
             self.search(id, &mut pending, slot, effects);
@@ -141,36 +141,34 @@ impl Core {
         name: &str,
         wanted: &offset_for_leader_epoch_request::OffsetForLeaderPartition,
     ) -> Result<(i32, Offset), ResponseError> {
-        let (place, log) = self.queue_of(name, wanted.partition)?;
-        check_leader_epoch(wanted.current_leader_epoch)?;
-        if wanted.leader_epoch < LEADER_EPOCH.0 {
-            return Ok((-1, Offset(-1)));
-        }
-        Ok((LEADER_EPOCH.0, log.high_watermark(place.queue())))
+        let (place, log) = self.queue_of(name, wanted.partition, wanted.current_leader_epoch)?;
+        let found = log.end_offset_of_epoch(place.queue(), LeaderEpoch(wanted.leader_epoch));
+        Ok(found.map_or((-1, Offset(-1)), |(epoch, end)| (epoch.0, end)))
     }
 
-    fn queue_of(&self, name: &str, index: i32) -> Result<(Partition, &Log), ResponseError> {
+    fn queue_of(&self, name: &str, index: i32, believed: i32) -> Result<(Partition, &Log), ResponseError> {
         let unknown = ResponseError::UnknownTopicOrPartition;
         let topic = self.metadata.topic(name).ok_or(unknown)?;
         let index = usize::try_from(index).map_err(|_| unknown)?;
         let partition = *topic.partitions.get(index).ok_or(unknown)?;
-        let log = self.logs.get(&partition.log()).expect("applying the topic's record created its logs");
-        Ok((partition, log))
+        Ok((partition, self.led_log(partition.log(), believed)?))
     }
 
     fn look_up(&self, name: &str, wanted: &ListOffsetsPartition) -> Result<Looked, ResponseError> {
-        let (place, log) = self.queue_of(name, wanted.partition_index)?;
-        check_leader_epoch(wanted.current_leader_epoch)?;
+        let (place, log) = self.queue_of(name, wanted.partition_index, wanted.current_leader_epoch)?;
         let queue = place.queue();
+        let epoch = log.leader_epoch().unwrap_or_default();
         if log.is_fenced(queue) {
             return Err(ResponseError::KafkaStorageError);
         }
         match wanted.timestamp {
-            LATEST => Ok(Looked::Found((log.high_watermark(queue), -1))),
-            EARLIEST | EARLIEST_LOCAL => Ok(Looked::Found((log.log_start_offset(queue), -1))),
-            LATEST_TIERED => Ok(Looked::Found(NONE)),
-            LARGEST_TIMESTAMP => Ok(Looked::Search(place)),
-            timestamp if timestamp >= 0 => Ok(Looked::Search(place)),
+            // A new leader may know of a watermark below one that was told before (KIP-207).
+            LATEST if !self.is_watermark_known(place.log()) => Err(ResponseError::OffsetNotAvailable),
+            LATEST => Ok(Looked::Found((log.high_watermark(queue), -1), epoch)),
+            EARLIEST | EARLIEST_LOCAL => Ok(Looked::Found((log.log_start_offset(queue), -1), epoch)),
+            LATEST_TIERED => Ok(Looked::Found(NONE, epoch)),
+            LARGEST_TIMESTAMP => Ok(Looked::Search(place, epoch)),
+            timestamp if timestamp >= 0 => Ok(Looked::Search(place, epoch)),
             _ => Err(ResponseError::InvalidRequest),
         }
     }
@@ -232,15 +230,15 @@ impl Core {
 
 fn settle(pending: &mut PendingLookups, slot: usize, result: Result<Found, ResponseError>) {
     let lookup = &pending.slots[slot];
-    fill(&mut pending.response.topics[lookup.topic].partitions[lookup.partition], result);
+    fill(&mut pending.response.topics[lookup.topic].partitions[lookup.partition], result, lookup.epoch);
 }
 
-fn fill(answer: &mut ListOffsetsPartitionResponse, result: Result<Found, ResponseError>) {
+fn fill(answer: &mut ListOffsetsPartitionResponse, result: Result<Found, ResponseError>, epoch: LeaderEpoch) {
     match result {
         Ok((offset, timestamp)) => {
             answer.offset = offset.0;
             answer.timestamp = timestamp;
-            answer.leader_epoch = if offset.0 < 0 { -1 } else { LEADER_EPOCH.0 };
+            answer.leader_epoch = if offset.0 < 0 { -1 } else { epoch.0 };
         }
         Err(error) => {
             answer.error_code = error.code();

@@ -1,14 +1,17 @@
-//! The metadata state machine: topics, their settings, queues and logs, moved log starts and producer ids.
-//! It changes only by applying records of the metadata log in order, after they are durable; a record that finds the
-//! state changed is refused by every replay alike. Not here: writing the records (`admin`) and the logs themselves.
+//! The metadata state machine: brokers, topics, their settings, queues and logs, moved log starts and producer ids.
+//! It changes only by applying records of the metadata log in order, after they are committed; a record that finds the
+//! state changed is refused by every replay alike. Not here: writing the records (`admin`), the logs themselves, and
+//! what the records about brokers and replicas do (`membership`).
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::placement::{Broker, Brokers, DataFound, Electorate, Placement, rings};
 use super::settings::{Layout, LogClass, TopicSettings};
-use super::types::{LogId, Offset, ProducerId, QueueId};
+use super::types::{LogId, NodeId, Offset, ProducerId, QueueId};
+use crate::mutant::Mutant;
 
 /// A record of the metadata log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +32,10 @@ pub enum MetadataRecord {
         settings: TopicSettings,
         /// Those that were given rather than defaults.
         overrides: BTreeMap<String, String>,
+        /// How many replicas each queue has, where no assignment says so.
+        replication: u32,
+        /// The replicas of each queue, preferred leader first; empty leaves the choice to the cluster.
+        assignments: Vec<Vec<i32>>,
     },
     /// A topic got more queues.
     PartitionsAdded {
@@ -36,6 +43,17 @@ pub enum MetadataRecord {
         name: String,
         /// How many queues it has then.
         partitions: u32,
+        /// The replicas of each new queue; empty leaves the choice to the cluster.
+        assignments: Vec<Vec<i32>>,
+    },
+    /// A topic's settings changed.
+    ConfigChanged {
+        /// Its name.
+        name: String,
+        /// The settings that a removed override falls back to.
+        defaults: TopicSettings,
+        /// New values by name; none removes the override.
+        changes: BTreeMap<String, Option<String>>,
     },
     /// A topic is gone, with everything in it.
     TopicDeleted {
@@ -53,6 +71,77 @@ pub enum MetadataRecord {
     ProducerIdsTaken {
         /// How many.
         count: u32,
+    },
+    /// A broker's process makes itself known; the record's offset is its broker epoch. It is fenced until it caught up.
+    BrokerRegistered {
+        /// The broker.
+        id: i32,
+        /// A draw of the process.
+        incarnation: u64,
+        /// Where to connect to it.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// What the process found in its data folder.
+        found: DataFound,
+    },
+    /// A broker is silent.
+    BrokerFenced {
+        /// The broker.
+        id: i32,
+        /// Its broker epoch.
+        epoch: i64,
+    },
+    /// A broker has caught up and is heard of.
+    BrokerUnfenced {
+        /// The broker.
+        id: i32,
+        /// Its broker epoch.
+        epoch: i64,
+    },
+    /// A broker wants to go: it leads no more, and is in sync no more.
+    BrokerShuttingDown {
+        /// The broker.
+        id: i32,
+        /// Its broker epoch.
+        epoch: i64,
+    },
+    /// A broker is gone for good.
+    BrokerUnregistered {
+        /// The broker.
+        id: i32,
+    },
+    /// A leader changed its in-sync set.
+    IsrChanged {
+        /// The log.
+        log: u64,
+        /// The leader's epoch.
+        leader_epoch: i32,
+        /// The partition epoch that the leader knew.
+        partition_epoch: i32,
+        /// The set, each broker with its broker epoch.
+        isr: Vec<(i32, i64)>,
+    },
+    /// A replica lost bytes that it had confirmed.
+    ReplicaCut {
+        /// The log.
+        log: u64,
+        /// The broker that holds it.
+        broker: i32,
+    },
+    /// A log is to move to other replicas, or, with none, to stay.
+    Reassigned {
+        /// The log.
+        log: u64,
+        /// The replicas wanted, preferred leader first.
+        replicas: Option<Vec<i32>>,
+    },
+    /// The preferred leader is to lead.
+    LeaderPreferred {
+        /// The log.
+        log: u64,
+        /// Anyone who is there may lead, if nobody in sync is.
+        unclean: bool,
     },
 }
 
@@ -72,6 +161,8 @@ pub struct Topic {
     pub settings: TopicSettings,
     /// Those that were given rather than defaults.
     pub overrides: BTreeMap<String, String>,
+    /// How many replicas a new queue gets, where no assignment says so.
+    pub replication: u32,
     /// Its queues by index.
     pub partitions: Vec<Partition>,
 }
@@ -80,9 +171,14 @@ pub struct Topic {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
     cluster: u64,
-    topics: BTreeMap<String, Topic>,
+    pub(super) topics: BTreeMap<String, Topic>,
     /// Every log but the metadata log, with its class.
-    logs: BTreeMap<u64, LogClass>,
+    pub(super) logs: BTreeMap<u64, LogClass>,
+    /// The same logs, with their replicas.
+    pub(super) placements: BTreeMap<u64, Placement>,
+    pub(super) brokers: Brokers,
+    /// Brokers that were unregistered, with the process that they had then.
+    pub(super) removed: BTreeMap<i32, u64>,
     /// The logs that queues share.
     shared: Vec<u64>,
     log_starts: BTreeMap<u64, i64>,
@@ -91,7 +187,9 @@ pub struct Metadata {
     log_next: u64,
     producer_id_next: i64,
     /// The offset in the metadata log of the next record to apply.
-    record_next: i64,
+    pub(super) record_next: i64,
+    #[serde(skip)]
+    pub(super) mutant: Option<Mutant>,
     #[serde(skip)]
     names: BTreeMap<u64, String>,
     #[serde(skip)]
@@ -112,6 +210,8 @@ pub enum Applied {
     },
     /// A topic is gone.
     TopicDeleted {
+        /// Its name.
+        name: String,
         /// What it was.
         topic: Box<Topic>,
     },
@@ -131,6 +231,13 @@ pub enum Applied {
         /// How many.
         count: u32,
     },
+    /// A topic has new settings; the class of these logs changed.
+    ConfigChanged {
+        /// The logs.
+        logs: Vec<LogId>,
+    },
+    /// These logs' placements changed. Brokers may have too.
+    Placements(Vec<LogId>),
     /// The record found the state changed and did nothing.
     Refused(Refusal),
 }
@@ -138,6 +245,9 @@ pub enum Applied {
 /// Why a record did nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// UNKNOWN_SERVER_ERROR (-1); no client asks for it.
+    #[error("the cluster has its identity")]
+    ClusterNamed,
     /// TOPIC_ALREADY_EXISTS (36).
     #[error("the topic exists")]
     TopicExists,
@@ -147,14 +257,59 @@ pub enum Refusal {
     /// INVALID_PARTITIONS (37).
     #[error("the topic has that many partitions or more")]
     NotMorePartitions,
+    /// INVALID_REPLICATION_FACTOR (38).
+    #[error("there are not that many brokers")]
+    NotEnoughBrokers,
+    /// INVALID_REPLICA_ASSIGNMENT (39).
+    #[error("the assignment names a broker that is not registered, or one twice, or none")]
+    InvalidAssignment,
+    /// INVALID_CONFIG (40).
+    #[error("the setting is fixed at the topic's creation")]
+    FixedSetting,
+    /// BROKER_ID_NOT_REGISTERED (102).
+    #[error("there is no such broker")]
+    UnknownBroker,
+    /// STALE_BROKER_EPOCH (77).
+    #[error("the broker has been registered anew, or this process was already")]
+    StaleBrokerEpoch,
+    /// UNKNOWN_TOPIC_OR_PARTITION (3).
+    #[error("there is no such log")]
+    UnknownLog,
+    /// FENCED_LEADER_EPOCH (74).
+    #[error("another leader epoch has begun")]
+    FencedLeaderEpoch,
+    /// INVALID_UPDATE_VERSION (95).
+    #[error("the replicas have changed meanwhile")]
+    StalePartitionEpoch,
+    /// INELIGIBLE_REPLICA (107).
+    #[error("a broker of the set is fenced, shutting down, or holds no replica")]
+    IneligibleReplica,
+    /// NO_REASSIGNMENT_IN_PROGRESS (85).
+    #[error("the log is not being moved, or cannot go back")]
+    NoReassignment,
+    /// PREFERRED_LEADER_NOT_AVAILABLE (80) or ELECTION_NOT_NEEDED (84).
+    #[error("the leader stays as it is")]
+    NoElection,
 }
 
 /// A snapshot or record that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} of the metadata log is not readable: {source}; a newer version may have written it")]
+#[error("{what} of the metadata log is not readable: {reason}; a newer version may have written it")]
 pub struct MetadataUnreadable {
     what: &'static str,
-    source: serde_json::Error,
+    reason: String,
+}
+
+impl MetadataUnreadable {
+    /// A record cannot be read.
+    pub(super) fn record(error: impl std::fmt::Display) -> MetadataUnreadable {
+        MetadataUnreadable { what: "a record", reason: error.to_string() }
+    }
+
+    /// A snapshot cannot be read.
+    pub(super) fn snapshot(error: impl std::fmt::Display) -> MetadataUnreadable {
+        MetadataUnreadable { what: "a snapshot", reason: error.to_string() }
+    }
 }
 
 impl MetadataRecord {
@@ -165,7 +320,20 @@ impl MetadataRecord {
 
     /// Reads a record's bytes.
     pub fn decode(bytes: &[u8]) -> Result<MetadataRecord, MetadataUnreadable> {
-        serde_json::from_slice(bytes).map_err(|source| MetadataUnreadable { what: "a record", source })
+        serde_json::from_slice(bytes).map_err(MetadataUnreadable::record)
+    }
+}
+
+impl Topic {
+    /// The topic without its queues.
+    fn head(&self) -> Topic {
+        Topic {
+            number: self.number,
+            settings: self.settings.clone(),
+            overrides: self.overrides.clone(),
+            replication: self.replication,
+            partitions: Vec::new(),
+        }
     }
 }
 
@@ -188,6 +356,9 @@ impl Metadata {
             cluster: 0,
             topics: BTreeMap::new(),
             logs: BTreeMap::new(),
+            placements: BTreeMap::new(),
+            brokers: BTreeMap::new(),
+            removed: BTreeMap::new(),
             shared: Vec::new(),
             log_starts: BTreeMap::new(),
             topic_number_next: 1,
@@ -195,6 +366,7 @@ impl Metadata {
             log_next: 1,
             producer_id_next: 1,
             record_next: 0,
+            mutant: None,
             names: BTreeMap::new(),
             queue_logs: BTreeMap::new(),
         }
@@ -202,8 +374,7 @@ impl Metadata {
 
     /// Reads a snapshot.
     pub fn decode_snapshot(bytes: &[u8]) -> Result<Metadata, MetadataUnreadable> {
-        let mut state: Metadata =
-            serde_json::from_slice(bytes).map_err(|source| MetadataUnreadable { what: "a snapshot", source })?;
+        let mut state: Metadata = serde_json::from_slice(bytes).map_err(MetadataUnreadable::snapshot)?;
         state.names = state.topics.iter().map(|(name, topic)| (topic.number, name.clone())).collect();
         let partitions = state.topics.values().flat_map(|topic| &topic.partitions);
         state.queue_logs = partitions.map(|partition| (partition.queue, partition.log)).collect();
@@ -249,6 +420,11 @@ impl Metadata {
         self.topics.iter().map(|(name, topic)| (name.as_str(), topic))
     }
 
+    /// How many topics there are, and queues of all of them.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.topics.len(), self.queue_logs.len())
+    }
+
     /// Every log but the metadata log, with its class.
     pub fn logs(&self) -> impl Iterator<Item = (LogId, &LogClass)> {
         self.logs.iter().map(|(log, class)| (LogId(*log), class))
@@ -274,26 +450,70 @@ impl Metadata {
         self.queue_logs.get(&queue.0).map(|log| LogId(*log))
     }
 
+    /// Where a log is; none for the metadata log, and for one that does not exist.
+    pub fn placement(&self, log: LogId) -> Option<&Placement> {
+        self.placements.get(&log.0)
+    }
+
+    /// Where every log is.
+    pub fn placements(&self) -> impl Iterator<Item = (LogId, &Placement)> {
+        self.placements.iter().map(|(log, placement)| (LogId(*log), placement))
+    }
+
+    /// A registered broker.
+    pub fn broker(&self, id: NodeId) -> Option<&Broker> {
+        self.brokers.get(&id.0)
+    }
+
+    /// The registered brokers.
+    pub fn brokers(&self) -> impl Iterator<Item = (NodeId, &Broker)> {
+        self.brokers.iter().map(|(id, broker)| (NodeId(*id), broker))
+    }
+
+    /// Whether a broker was unregistered, and no process of it registered since.
+    pub fn is_unregistered(&self, id: NodeId) -> bool {
+        self.removed.contains_key(&id.0)
+    }
+
+    /// Whether this very process was unregistered.
+    pub fn is_removed(&self, id: NodeId, incarnation: u64) -> bool {
+        self.removed.get(&id.0) == Some(&incarnation)
+    }
+
+    /// Whether a log or queue that is not listed was removed; otherwise it may be still to come.
+    pub fn has_passed(&self, log: LogId, queue: Option<QueueId>) -> bool {
+        log.0 < self.log_next && queue.is_none_or(|queue| queue.0 < self.queue_next)
+    }
+
+    /// Gives the state a deliberate bug.
+    pub fn set_mutant(&mut self, mutant: Option<Mutant>) {
+        self.mutant = mutant;
+    }
+
+    /// Passes an entry of the metadata log that holds no record.
+    pub fn pass(&mut self) {
+        self.record_next += 1;
+    }
+
     /// Applies the next record.
     pub fn apply(&mut self, record: MetadataRecord) -> Applied {
+        let offset = self.record_next;
         self.record_next += 1;
         match record {
+            MetadataRecord::ClusterNamed { .. } if self.cluster != 0 => Applied::Refused(Refusal::ClusterNamed),
             MetadataRecord::ClusterNamed { cluster } => {
                 self.cluster = cluster;
                 Applied::ClusterNamed
             }
-            MetadataRecord::TopicCreated { name, partitions, settings, overrides } => {
-                if self.topics.contains_key(&name) {
-                    return Applied::Refused(Refusal::TopicExists);
-                }
+            MetadataRecord::TopicCreated { name, partitions, settings, overrides, replication, assignments } => {
                 let number = self.topic_number_next;
-                self.topic_number_next += 1;
-                let placed = self.place(&settings, partitions as usize);
-                self.topics.insert(name.clone(), Topic { number, settings, overrides, partitions: placed });
-                self.names.insert(number, name.clone());
-                Applied::PartitionsAdded { name, first: 0 }
+                let topic = Topic { number, settings, overrides, replication, partitions: Vec::new() };
+                self.create_topic(name, topic, partitions as usize, assignments)
             }
-            MetadataRecord::PartitionsAdded { name, partitions } => self.add_partitions(name, partitions as usize),
+            MetadataRecord::PartitionsAdded { name, partitions, assignments } => {
+                self.add_partitions(name, partitions as usize, assignments)
+            }
+            MetadataRecord::ConfigChanged { name, defaults, changes } => self.change_config(&name, &defaults, &changes),
             MetadataRecord::TopicDeleted { name } => self.delete_topic(&name),
             MetadataRecord::LogStartMoved { queue, offset } => {
                 let Some(log) = self.queue_logs.get(&queue) else { return Applied::Refused(Refusal::UnknownTopic) };
@@ -306,17 +526,52 @@ impl Metadata {
                 self.producer_id_next += i64::from(count);
                 Applied::ProducerIdsTaken { first, count }
             }
+            MetadataRecord::BrokerRegistered { id, incarnation, host, port, found } => {
+                let broker = Broker { incarnation, epoch: offset, host, port, fenced: true, shutting_down: false };
+                self.register(id, broker, found)
+            }
+            MetadataRecord::BrokerFenced { id, epoch } => self.change_broker(id, epoch, |broker| broker.fenced = true),
+            MetadataRecord::BrokerUnfenced { id, epoch } => {
+                self.change_broker(id, epoch, |broker| broker.fenced = broker.shutting_down)
+            }
+            MetadataRecord::BrokerShuttingDown { id, epoch } => {
+                self.change_broker(id, epoch, |broker| broker.shutting_down = true)
+            }
+            MetadataRecord::BrokerUnregistered { id } => self.unregister(id),
+            MetadataRecord::IsrChanged { log, leader_epoch, partition_epoch, isr } => {
+                self.change_isr(log, leader_epoch, partition_epoch, &isr)
+            }
+            MetadataRecord::ReplicaCut { log, broker } => self.cut_replica(log, broker),
+            MetadataRecord::Reassigned { log, replicas } => self.reassign(log, replicas),
+            MetadataRecord::LeaderPreferred { log, unclean } => self.prefer_leader(log, unclean),
         }
     }
 
-    fn add_partitions(&mut self, name: String, partitions: usize) -> Applied {
+    fn create_topic(&mut self, name: String, topic: Topic, count: usize, assignments: Vec<Vec<i32>>) -> Applied {
+        if self.topics.contains_key(&name) {
+            return Applied::Refused(Refusal::TopicExists);
+        }
+        let partitions = match self.place(&topic, count, assignments) {
+            Ok(partitions) => partitions,
+            Err(refusal) => return Applied::Refused(refusal),
+        };
+        self.topic_number_next += 1;
+        self.names.insert(topic.number, name.clone());
+        self.topics.insert(name.clone(), Topic { partitions, ..topic });
+        Applied::PartitionsAdded { name, first: 0 }
+    }
+
+    fn add_partitions(&mut self, name: String, partitions: usize, assignments: Vec<Vec<i32>>) -> Applied {
         let Some(topic) = self.topics.get(&name) else { return Applied::Refused(Refusal::UnknownTopic) };
         let first = topic.partitions.len();
         if partitions <= first {
             return Applied::Refused(Refusal::NotMorePartitions);
         }
-        let settings = topic.settings.clone();
-        let placed = self.place(&settings, partitions - first);
+        let head = topic.head();
+        let placed = match self.place(&head, partitions - first, assignments) {
+            Ok(placed) => placed,
+            Err(refusal) => return Applied::Refused(refusal),
+        };
         if let Some(topic) = self.topics.get_mut(&name) {
             topic.partitions.extend(placed);
         }
@@ -331,38 +586,61 @@ impl Metadata {
             self.queue_logs.remove(&partition.queue);
             if topic.settings.layout == Layout::Partitioned {
                 self.logs.remove(&partition.log);
+                self.placements.remove(&partition.log);
             }
         }
-        Applied::TopicDeleted { topic: Box::new(topic) }
+        Applied::TopicDeleted { name: name.to_owned(), topic: Box::new(topic) }
     }
 
-    fn place(&mut self, settings: &TopicSettings, count: usize) -> Vec<Partition> {
+    /// Gives new queues their ids, logs and replicas.
+    fn place(&mut self, topic: &Topic, count: usize, assignments: Vec<Vec<i32>>) -> Result<Vec<Partition>, Refusal> {
+        let is_manual = !assignments.is_empty();
+        let lists = if is_manual { assignments } else { rings(&self.brokers, topic.replication as usize) };
+        if lists.is_empty() {
+            return Err(Refusal::NotEnoughBrokers);
+        }
+        if !lists.iter().all(|replicas| self.is_assignable(replicas)) {
+            return Err(Refusal::InvalidAssignment);
+        }
+        let class = &topic.settings.class;
+        // Topics begin at different brokers, so that the first queues of many topics do not meet at one.
+        let shift = if is_manual { 0 } else { topic.number as usize };
+        let mut shared: Vec<Option<u64>> = vec![None; lists.len()];
         let mut placed = Vec::with_capacity(count);
-        for _ in 0..count {
-            let log = match settings.layout {
-                Layout::Shared => self.shared_log(&settings.class),
-                Layout::Partitioned => self.new_log(&settings.class),
+        for index in 0..count {
+            let list = (index + shift) % lists.len();
+            let log = match (topic.settings.layout, shared[list]) {
+                (Layout::Partitioned, _) => self.new_log(class, &lists[list]),
+                (Layout::Shared, Some(log)) => log,
+                (Layout::Shared, None) => *shared[list].insert(self.shared_log(class, &lists[list])),
             };
             placed.push(Partition { queue: self.queue_next, log });
             self.queue_logs.insert(self.queue_next, log);
             self.queue_next += 1;
         }
-        placed
+        Ok(placed)
     }
 
-    fn shared_log(&mut self, class: &LogClass) -> u64 {
-        if let Some(log) = self.shared.iter().find(|log| self.logs.get(log) == Some(class)) {
+    fn shared_log(&mut self, class: &LogClass, replicas: &[i32]) -> u64 {
+        let is_alike = |log: &&u64| {
+            let placement = self.placements.get(log);
+            self.logs.get(log) == Some(class)
+                && placement.is_some_and(|p| p.reassignment.is_none() && p.replicas == replicas)
+        };
+        if let Some(log) = self.shared.iter().find(is_alike) {
             return *log;
         }
-        let log = self.new_log(class);
+        let log = self.new_log(class, replicas);
         self.shared.push(log);
         log
     }
 
-    fn new_log(&mut self, class: &LogClass) -> u64 {
+    fn new_log(&mut self, class: &LogClass, replicas: &[i32]) -> u64 {
         let log = self.log_next;
         self.log_next += 1;
         self.logs.insert(log, class.clone());
+        let electorate = Electorate { brokers: &self.brokers, class, mutant: self.mutant };
+        self.placements.insert(log, Placement::new(replicas.to_vec(), electorate));
         log
     }
 }

@@ -5,7 +5,21 @@ use crate::core::config::NodeConfig;
 
 fn create(name: &str, partitions: u32, layout: Layout) -> MetadataRecord {
     let settings = TopicSettings { layout, ..NodeConfig::tiny().topic };
-    MetadataRecord::TopicCreated { name: name.to_owned(), partitions, settings, overrides: BTreeMap::new() }
+    let (overrides, assignments) = (BTreeMap::new(), Vec::new());
+    MetadataRecord::TopicCreated { name: name.to_owned(), partitions, settings, overrides, replication: 1, assignments }
+}
+
+/// A state with one broker that may be given queues.
+fn state_with_broker() -> Metadata {
+    let mut state = Metadata::new();
+    let (host, found) = ("node".to_owned(), DataFound::Nothing);
+    state.apply(MetadataRecord::BrokerRegistered { id: 0, incarnation: 1, host, port: 9092, found });
+    state.apply(MetadataRecord::BrokerUnfenced { id: 0, epoch: 0 });
+    state
+}
+
+fn grow(name: &str, partitions: u32) -> MetadataRecord {
+    MetadataRecord::PartitionsAdded { name: name.to_owned(), partitions, assignments: Vec::new() }
 }
 
 fn places(state: &Metadata, name: &str) -> Vec<(u64, u64)> {
@@ -15,7 +29,7 @@ fn places(state: &Metadata, name: &str) -> Vec<(u64, u64)> {
 
 #[test]
 fn layouts_place_queues_and_ids_are_never_reused() {
-    let mut state = Metadata::new();
+    let mut state = state_with_broker();
     state.apply(MetadataRecord::ClusterNamed { cluster: 77 });
     state.apply(create("a", 2, Layout::Shared));
     state.apply(create("b", 2, Layout::Partitioned));
@@ -36,31 +50,30 @@ fn layouts_place_queues_and_ids_are_never_reused() {
 
 #[test]
 fn a_record_that_finds_the_state_changed_does_nothing() {
-    let mut state = Metadata::new();
+    let mut state = state_with_broker();
     state.apply(create("a", 2, Layout::Shared));
     let before = state.clone();
-    let name = || "a".to_owned();
     assert_eq!(state.apply(create("a", 9, Layout::Shared)), Applied::Refused(Refusal::TopicExists));
-    let grown = state.apply(MetadataRecord::PartitionsAdded { name: name(), partitions: 2 });
+    let grown = state.apply(grow("a", 2));
     assert_eq!(grown, Applied::Refused(Refusal::NotMorePartitions));
     let missing = state.apply(MetadataRecord::TopicDeleted { name: "z".to_owned() });
     assert_eq!(missing, Applied::Refused(Refusal::UnknownTopic));
     assert_eq!(state.record_next().0, before.record_next().0 + 3);
     assert_eq!(places(&state, "a"), places(&before, "a"));
-    state.apply(MetadataRecord::PartitionsAdded { name: name(), partitions: 3 });
+    state.apply(grow("a", 3));
     assert_eq!(places(&state, "a"), [(1, 1), (2, 1), (3, 1)]);
 }
 
 #[test]
 fn snapshots_and_records_survive_the_round_trip() {
-    let mut state = Metadata::new();
+    let mut state = state_with_broker();
     let records = [
         MetadataRecord::ClusterNamed { cluster: u64::MAX },
         create("a", 3, Layout::Shared),
         create("b", 3, Layout::Partitioned),
         MetadataRecord::LogStartMoved { queue: 2, offset: 17 },
         MetadataRecord::ProducerIdsTaken { count: 1000 },
-        MetadataRecord::PartitionsAdded { name: "b".to_owned(), partitions: 5 },
+        grow("b", 5),
         MetadataRecord::TopicDeleted { name: "a".to_owned() },
     ];
     for record in records {
@@ -76,7 +89,7 @@ fn snapshots_and_records_survive_the_round_trip() {
 
 #[test]
 fn log_starts_move_forward_only() {
-    let mut state = Metadata::new();
+    let mut state = state_with_broker();
     let moved = |offset| MetadataRecord::LogStartMoved { queue: 2, offset };
     assert_eq!(state.apply(moved(17)), Applied::Refused(Refusal::UnknownTopic));
     state.apply(create("a", 2, Layout::Shared));

@@ -1,9 +1,12 @@
 //! Produce, versions 3 to 13: batches are checked, appended, and answered when the log's counted position has passed.
-//! Departures from Kafka: transactional batches are refused; acks=1 waits like acks=all, for the leader's own counted
-//! position; message.timestamp.type is CreateTime only. The leader epoch that a batch carries is overwritten.
+//! acks=all waits for the high watermark; acks=1 for the leader's own counted position, which under `flush=ack` is durable.
+//! Departures from Kafka: transactional batches are refused; message.timestamp.type is CreateTime only; what waits when
+//! the in-sync set falls below its minimum, or when leadership goes, is answered NOT_ENOUGH_REPLICAS_AFTER_APPEND at once.
+//! The leader epoch that a batch carries is overwritten.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
@@ -12,25 +15,26 @@ use kafka_protocol::messages::ProduceResponse;
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use super::batch::{self, Batch};
-use super::log::AppendError;
+use super::batch::Batch;
+use super::group::OFFSETS_TOPIC;
+use super::log::{AppendError, Replication};
 use super::machine::{Answer, Core, Effects, RequestId};
 use super::metadata::{Partition, Topic};
-use super::types::{LeaderEpoch, LogId, Now, Offset, Position};
+use super::types::{LogId, Now, Offset, Position};
 use crate::points;
 use crate::wire::request::RequestHeader;
 use crate::wire::response::Response;
-
-/// The one leader epoch of a node that is a cluster of one.
-pub(super) const LEADER_EPOCH: LeaderEpoch = LeaderEpoch(0);
 
 /// Appends that are not confirmed yet.
 #[derive(Debug, Default)]
 pub(super) struct Produces {
     pending: BTreeMap<RequestId, PendingProduce>,
     /// Per log by the position that confirms; the second number keeps equal positions apart.
-    waits: BTreeMap<LogId, BTreeMap<(Position, u64), Wait>>,
+    waits: BTreeMap<(LogId, Confirmation), BTreeMap<(Position, u64), Wait>>,
     wait_next: u64,
+    /// Batches appended since the start, and their bytes.
+    appends: u64,
+    append_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -38,6 +42,26 @@ struct PendingProduce {
     header: RequestHeader,
     response: ProduceResponse,
     outstanding: usize,
+    /// When it is answered with REQUEST_TIMED_OUT; none where only this node's disk is waited for.
+    deadline: Option<Duration>,
+    /// Nothing is answered (acks=0); what is owed is only the place that the request takes until it is confirmed.
+    is_silent: bool,
+}
+
+impl PendingProduce {
+    fn answer(self) -> Answer {
+        match self.is_silent {
+            true => Answer::Nothing,
+            false => Answer::Response(self.header, Box::new(Response::Produce(self.response))),
+        }
+    }
+}
+
+/// What an answer waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Confirmation {
+    Watermark,
+    Counted,
 }
 
 /// The place of an answer that waits.
@@ -54,6 +78,8 @@ struct Accepted {
     base_offset: Offset,
     log_start: Offset,
     end: Position,
+    by: Confirmation,
+    is_replicated: bool,
     confirmed: bool,
 }
 
@@ -74,15 +100,14 @@ impl Produces {
         self.pending.is_empty()
     }
 
-    /// Forgets what is owed; the appends themselves stand.
-    pub(super) fn forget(&mut self, ids: RangeInclusive<RequestId>) {
-        let gone: Vec<RequestId> = self.pending.range(ids).map(|(id, _)| *id).collect();
-        gone.iter().for_each(|id| drop(self.pending.remove(id)));
+    /// Batches appended since the start, and their bytes.
+    pub(super) fn appended(&self) -> (u64, u64) {
+        (self.appends, self.append_bytes)
     }
 
-    fn wait(&mut self, log: LogId, end: Position, wait: Wait) {
+    fn wait(&mut self, log: LogId, by: Confirmation, end: Position, wait: Wait) {
         self.wait_next += 1;
-        self.waits.entry(log).or_default().insert((end, self.wait_next), wait);
+        self.waits.entry((log, by)).or_default().insert((end, self.wait_next), wait);
     }
 }
 
@@ -95,9 +120,9 @@ impl Core {
         now: Now,
         effects: &mut Effects,
     ) {
-        let acks = request.acks;
+        let (acks, timeout_ms) = (request.acks, request.timeout_ms);
         let by_id = header.version >= 13;
-        let mut failed = false;
+        let (mut failed, mut is_replicated) = (false, false);
         let mut outstanding = 0;
         let mut responses = Vec::with_capacity(request.topic_data.len());
         for (topic_index, data) in request.topic_data.into_iter().enumerate() {
@@ -111,11 +136,11 @@ impl Core {
                 let result = place.and_then(|place| self.append(place, acks, partition.records, now, effects));
                 if let Ok(accepted) = &result
                     && !accepted.confirmed
-                    && acks != 0
                 {
                     outstanding += 1;
                     let wait = Wait { id, topic: topic_index, partition: partition_index };
-                    self.produces.wait(accepted.log, accepted.end, wait);
+                    self.produces.wait(accepted.log, accepted.by, accepted.end, wait);
+                    is_replicated |= accepted.is_replicated;
                 }
                 failed |= result.is_err();
                 partitions.push(partition_response(partition.index, result));
@@ -123,7 +148,8 @@ impl Core {
             let topic = TopicProduceResponse::default().with_partition_responses(partitions);
             responses.push(topic.with_name(data.name).with_topic_id(data.topic_id));
         }
-        if acks == 0 {
+        let is_silent = acks == 0;
+        if is_silent && (failed || outstanding == 0) {
             effects.replies.push((id, if failed { Answer::Close } else { Answer::Nothing }));
             return;
         }
@@ -132,32 +158,102 @@ impl Core {
             effects.replies.push((id, Answer::Response(header, Box::new(Response::Produce(response)))));
             return;
         }
-        self.produces.pending.insert(id, PendingProduce { header, response, outstanding });
+        let patience = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
+        let deadline = is_replicated.then(|| now.monotonic + patience);
+        if let Some(at) = deadline {
+            self.set_produce_deadline(id, at);
+        }
+        self.produces.pending.insert(id, PendingProduce { header, response, outstanding, deadline, is_silent });
     }
 
-    /// Answers what the counted position has passed.
-    pub(super) fn confirm_produces(&mut self, log: LogId, counted: Position, effects: &mut Effects) {
-        let Some(waits) = self.produces.waits.get_mut(&log) else { return };
-        while let Some(entry) = waits.first_entry() {
-            if entry.key().0 > counted {
-                return;
-            }
-            let wait = entry.remove();
-            settle(&mut self.produces.pending, wait, None, effects);
+    /// Answers what the watermark, or the counted position where that suffices, has passed.
+    pub(super) fn confirm_produces(
+        &mut self,
+        log: LogId,
+        watermark: Position,
+        counted: Position,
+        effects: &mut Effects,
+    ) {
+        if self.produces.waits.is_empty() {
+            return;
         }
-        self.produces.waits.remove(&log);
+        for (by, position) in [(Confirmation::Watermark, watermark), (Confirmation::Counted, counted)] {
+            while let Some(waits) = self.produces.waits.get_mut(&(log, by)) {
+                let Some(entry) = waits.first_entry() else {
+                    self.produces.waits.remove(&(log, by));
+                    break;
+                };
+                if entry.key().0 > position {
+                    break;
+                }
+                let wait = entry.remove();
+                self.settle_produce(wait, None, effects);
+            }
+        }
     }
 
     /// Answers everything that still waits for the log with an error.
     pub(super) fn refuse_produces(&mut self, log: LogId, error: ResponseError, effects: &mut Effects) {
-        let waits = self.produces.waits.remove(&log).unwrap_or_default();
+        self.refuse_confirmations(log, error, effects);
+        let waits = self.produces.waits.remove(&(log, Confirmation::Counted)).unwrap_or_default();
         for wait in waits.into_values() {
-            settle(&mut self.produces.pending, wait, Some(error), effects);
+            self.settle_produce(wait, Some(error), effects);
+        }
+    }
+
+    /// Answers everything that waits for the log's watermark with an error.
+    pub(super) fn refuse_confirmations(&mut self, log: LogId, error: ResponseError, effects: &mut Effects) {
+        let waits = self.produces.waits.remove(&(log, Confirmation::Watermark)).unwrap_or_default();
+        for wait in waits.into_values() {
+            self.settle_produce(wait, Some(error), effects);
+        }
+    }
+
+    /// Forgets what is owed to a connection; the appends themselves stand.
+    pub(super) fn forget_produces(&mut self, ids: RangeInclusive<RequestId>) {
+        let gone: Vec<RequestId> = self.produces.pending.range(ids).map(|(id, _)| *id).collect();
+        for id in gone {
+            if let Some(at) = self.produces.pending.remove(&id).and_then(|produce| produce.deadline) {
+                self.clear_produce_deadline(id, at);
+            }
+        }
+    }
+
+    /// Answers with what is confirmed by now; the rest may yet be.
+    pub(super) fn on_produce_deadline(&mut self, id: RequestId, effects: &mut Effects) {
+        let Some(mut done) = self.produces.pending.remove(&id) else { return };
+        let partitions = done.response.responses.iter_mut().flat_map(|topic| &mut topic.partition_responses);
+        for partition in partitions.filter(|p| p.error_code == ResponseError::RequestTimedOut.code()) {
+            (partition.base_offset, partition.log_start_offset) = (-1, -1);
+        }
+        effects.replies.push((id, done.answer()));
+    }
+
+    fn settle_produce(&mut self, wait: Wait, error: Option<ResponseError>, effects: &mut Effects) {
+        // The connection may have closed meanwhile, or the time may be up.
+        let Some(produce) = self.produces.pending.get_mut(&wait.id) else { return };
+        let partition = &mut produce.response.responses[wait.topic].partition_responses[wait.partition];
+        partition.error_code = error.map_or(0, |error| error.code());
+        if error.is_some() {
+            (partition.base_offset, partition.log_start_offset) = (-1, -1);
+        }
+        produce.outstanding -= 1;
+        if produce.outstanding > 0 {
+            return;
+        }
+        if let Some(done) = self.produces.pending.remove(&wait.id) {
+            if let Some(at) = done.deadline {
+                self.clear_produce_deadline(wait.id, at);
+            }
+            effects.replies.push((wait.id, done.answer()));
         }
     }
 
     fn place(&self, name: &str, index: i32) -> Result<Place, Refused> {
         let unknown = || Refused { error: ResponseError::UnknownTopicOrPartition, message: None };
+        if name == OFFSETS_TOPIC {
+            return Err(Refused::because(ResponseError::InvalidTopicException, "the topic is the broker's own"));
+        }
         let topic = self.metadata.topic(name).ok_or_else(unknown)?;
         Place::of(topic, index).ok_or_else(unknown)
     }
@@ -180,15 +276,24 @@ impl Core {
         if !(-1..=1).contains(&acks) {
             return Err(Refused::because(ResponseError::InvalidRequiredAcks, "acks must be 0, 1 or -1"));
         }
+        let (queue, id) = (place.partition.queue(), place.partition.log());
+        let not_leader = || Refused { error: ResponseError::NotLeaderOrFollower, message: None };
+        let log = self.logs.get_mut(&id).ok_or_else(not_leader)?;
+        let epoch = log.leader_epoch().ok_or_else(not_leader)?;
         if acks == -1 && place.min_insync_replicas > 1 {
-            return Err(Refused::because(ResponseError::NotEnoughReplicas, "there is one replica"));
+            let in_sync = self.metadata.placement(id).map_or(0, |placement| placement.isr.len());
+            if in_sync < place.min_insync_replicas as usize {
+                let message = format!("{in_sync} replicas are in sync, {} are wanted", place.min_insync_replicas);
+                return Err(Refused::because(ResponseError::NotEnoughReplicas, message));
+            }
         }
         let batch = checked_batch(records.unwrap_or_default(), place.max_message_bytes)?;
-        let (queue, id) = (place.partition.queue(), place.partition.log());
-        let log = self.logs.get_mut(&id).expect("applying the topic's record created its logs");
-        let (base_offset, end) = match log.append(queue, batch, LEADER_EPOCH, now, &mut effects.disk) {
+        let bytes = batch.bytes.len() as u64;
+        let (base_offset, end) = match log.append(queue, batch, epoch, now, &mut effects.disk) {
             Ok(appended) => {
                 effects.points.push(points::PRODUCE_APPENDED);
+                self.produces.appends += 1;
+                self.produces.append_bytes += bytes;
                 (appended.base_offset, appended.end)
             }
             Err(AppendError::Duplicate { base_offset, end }) => {
@@ -197,10 +302,15 @@ impl Core {
             }
             Err(error) => return Err(append_refused(error)),
         };
-        let confirmed = end <= log.counted_position();
+        let is_replicated = log.replication() != Replication::Alone;
+        let by = if is_replicated && acks == 1 { Confirmation::Counted } else { Confirmation::Watermark };
+        let confirmed = match by {
+            Confirmation::Watermark => end <= log.watermark_position(),
+            Confirmation::Counted => end <= log.counted_position(),
+        };
         let log_start = log.log_start_offset(queue);
         self.mark_dirty(id);
-        Ok(Accepted { log: id, base_offset, log_start, end, confirmed })
+        Ok(Accepted { log: id, base_offset, log_start, end, by, is_replicated, confirmed })
     }
 }
 
@@ -218,19 +328,20 @@ impl Place {
         Some(Place {
             partition,
             max_message_bytes: settings.max_message_bytes as usize,
-            min_insync_replicas: settings.min_insync_replicas,
+            min_insync_replicas: settings.class.min_insync_replicas,
         })
     }
 }
 
 fn checked_batch(records: Bytes, bytes_maximum: usize) -> Result<Batch, Refused> {
-    let batches = batch::split_batches(records).map_err(|error| {
+    let mut rest = records;
+    let batch = Batch::take(&mut rest, 0).map_err(|error| {
         let code = ResponseError::try_from_code(error.kafka_error()).unwrap_or(ResponseError::CorruptMessage);
         Refused::because(code, error.to_string())
     })?;
-    let Ok([batch]) = <[Batch; 1]>::try_from(batches) else {
+    if !rest.is_empty() {
         return Err(Refused::because(ResponseError::InvalidRecord, "exactly one batch per partition is accepted"));
-    };
+    }
     if batch.bytes.len() > bytes_maximum {
         let message = format!("the batch of {} bytes is above max.message.bytes {bytes_maximum}", batch.bytes.len());
         return Err(Refused::because(ResponseError::MessageTooLarge, message));
@@ -255,34 +366,17 @@ fn append_refused(error: AppendError) -> Refused {
 fn partition_response(index: i32, result: Result<Accepted, Refused>) -> PartitionProduceResponse {
     let response = PartitionProduceResponse::default().with_index(index);
     match result {
-        Ok(accepted) => response.with_base_offset(accepted.base_offset.0).with_log_start_offset(accepted.log_start.0),
+        Ok(accepted) => {
+            // Until it is confirmed the answer is what a time-out would make it.
+            let error = if accepted.confirmed { 0 } else { ResponseError::RequestTimedOut.code() };
+            response
+                .with_error_code(error)
+                .with_base_offset(accepted.base_offset.0)
+                .with_log_start_offset(accepted.log_start.0)
+        }
         Err(refused) => response
             .with_error_code(refused.error.code())
             .with_base_offset(-1)
             .with_error_message(refused.message.map(StrBytes::from_string)),
-    }
-}
-
-fn settle(
-    pending: &mut BTreeMap<RequestId, PendingProduce>,
-    wait: Wait,
-    error: Option<ResponseError>,
-    effects: &mut Effects,
-) {
-    // The connection may have closed meanwhile.
-    let Some(produce) = pending.get_mut(&wait.id) else { return };
-    if let Some(error) = error {
-        let partition = &mut produce.response.responses[wait.topic].partition_responses[wait.partition];
-        partition.error_code = error.code();
-        partition.base_offset = -1;
-        partition.log_start_offset = -1;
-    }
-    produce.outstanding -= 1;
-    if produce.outstanding > 0 {
-        return;
-    }
-    if let Some(done) = pending.remove(&wait.id) {
-        let response = Box::new(Response::Produce(done.response));
-        effects.replies.push((wait.id, Answer::Response(done.header, response)));
     }
 }

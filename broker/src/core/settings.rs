@@ -39,6 +39,12 @@ pub struct LogClass {
     pub retention_ms: Option<i64>,
     /// Size above which sealed segments are removed, in bytes; of the log, which in the shared layout holds many queues.
     pub retention_bytes: Option<u64>,
+    /// The fewest in-sync replicas with which acks=all is accepted and the high watermark advances.
+    pub min_insync_replicas: u32,
+    /// Whether a replica that may lack confirmed records may lead when no other can.
+    pub unclean_election: bool,
+    /// Whether another replica takes over from a dead leader.
+    pub failover: bool,
 }
 
 /// A topic's settings, resolved.
@@ -50,8 +56,6 @@ pub struct TopicSettings {
     pub class: LogClass,
     /// The largest batch accepted, in bytes.
     pub max_message_bytes: u32,
-    /// The fewest in-sync replicas with which acks=all is accepted.
-    pub min_insync_replicas: u32,
 }
 
 /// Why a topic's setting is refused: INVALID_CONFIG with this message.
@@ -83,25 +87,29 @@ pub enum TopicSetting {
     MaxMessageBytes,
     MessageTimestampType,
     MinInsyncReplicas,
+    Failover,
     Flush,
     Layout,
     RetentionBytes,
     RetentionMs,
     SegmentBytes,
+    UncleanLeaderElection,
 }
 
 impl TopicSetting {
     /// Every setting, by name.
-    pub const ALL: [TopicSetting; 9] = [
+    pub const ALL: [TopicSetting; 11] = [
         TopicSetting::CleanupPolicy,
         TopicSetting::MaxMessageBytes,
         TopicSetting::MessageTimestampType,
         TopicSetting::MinInsyncReplicas,
+        TopicSetting::Failover,
         TopicSetting::Flush,
         TopicSetting::Layout,
         TopicSetting::RetentionBytes,
         TopicSetting::RetentionMs,
         TopicSetting::SegmentBytes,
+        TopicSetting::UncleanLeaderElection,
     ];
 
     /// The name on the wire.
@@ -111,11 +119,13 @@ impl TopicSetting {
             TopicSetting::MaxMessageBytes => "max.message.bytes",
             TopicSetting::MessageTimestampType => "message.timestamp.type",
             TopicSetting::MinInsyncReplicas => "min.insync.replicas",
+            TopicSetting::Failover => "mqassay.failover",
             TopicSetting::Flush => "mqassay.flush",
             TopicSetting::Layout => "mqassay.layout",
             TopicSetting::RetentionBytes => "retention.bytes",
             TopicSetting::RetentionMs => "retention.ms",
             TopicSetting::SegmentBytes => "segment.bytes",
+            TopicSetting::UncleanLeaderElection => "unclean.leader.election.enable",
         }
     }
 
@@ -126,17 +136,20 @@ impl TopicSetting {
             TopicSetting::MaxMessageBytes => "The largest record batch accepted, in bytes.",
             TopicSetting::MessageTimestampType => "Whose time a record carries: `CreateTime`.",
             TopicSetting::MinInsyncReplicas => "The fewest in-sync replicas with which acks=all is accepted.",
+            TopicSetting::Failover => "Whether another replica takes over from a dead leader.",
             TopicSetting::Flush => "When an append is confirmed and durable: `ack`, `interval` or `os`.",
             TopicSetting::Layout => "How many queues share a log: `shared` or `partitioned`; fixed at creation.",
             TopicSetting::RetentionBytes => "Size of a log above which sealed segments are removed; -1 is never.",
             TopicSetting::RetentionMs => "Age in milliseconds at which sealed segments are removed; -1 is never.",
             TopicSetting::SegmentBytes => "A segment is sealed at this size, in bytes.",
+            TopicSetting::UncleanLeaderElection => "Whether a replica that is not in sync may lead when no other can.",
         }
     }
 
-    /// Kafka's number of the value's type: 2 string, 3 int, 5 long, 7 list.
+    /// Kafka's number of the value's type: 1 boolean, 2 string, 3 int, 5 long, 7 list.
     pub fn type_number(self) -> i8 {
         match self {
+            TopicSetting::Failover | TopicSetting::UncleanLeaderElection => 1,
             TopicSetting::CleanupPolicy => 7,
             TopicSetting::MaxMessageBytes | TopicSetting::MinInsyncReplicas | TopicSetting::SegmentBytes => 3,
             TopicSetting::MessageTimestampType | TopicSetting::Flush | TopicSetting::Layout => 2,
@@ -144,7 +157,8 @@ impl TopicSetting {
         }
     }
 
-    fn from_name(name: &str) -> Option<TopicSetting> {
+    /// The setting with a name on the wire.
+    pub fn from_name(name: &str) -> Option<TopicSetting> {
         TopicSetting::ALL.into_iter().find(|setting| setting.name() == name)
     }
 
@@ -170,7 +184,9 @@ impl TopicSettings {
             TopicSetting::CleanupPolicy => "delete".to_owned(),
             TopicSetting::MaxMessageBytes => self.max_message_bytes.to_string(),
             TopicSetting::MessageTimestampType => "CreateTime".to_owned(),
-            TopicSetting::MinInsyncReplicas => self.min_insync_replicas.to_string(),
+            TopicSetting::MinInsyncReplicas => self.class.min_insync_replicas.to_string(),
+            TopicSetting::Failover => self.class.failover.to_string(),
+            TopicSetting::UncleanLeaderElection => self.class.unclean_election.to_string(),
             TopicSetting::Flush => self.class.flush.name().to_owned(),
             TopicSetting::Layout => self.layout.name().to_owned(),
             TopicSetting::RetentionBytes => {
@@ -196,7 +212,13 @@ impl TopicSettings {
             }
             TopicSetting::MinInsyncReplicas => {
                 let parsed = value.parse().ok().filter(|count| (1..=i32::MAX as u32).contains(count));
-                self.min_insync_replicas = parsed.ok_or_else(|| refused("a count from 1 up"))?;
+                self.class.min_insync_replicas = parsed.ok_or_else(|| refused("a count from 1 up"))?;
+            }
+            TopicSetting::Failover => {
+                self.class.failover = value.parse().map_err(|_| refused("`true` or `false`"))?;
+            }
+            TopicSetting::UncleanLeaderElection => {
+                self.class.unclean_election = value.parse().map_err(|_| refused("`true` or `false`"))?;
             }
             TopicSetting::Flush => {
                 self.class.flush = FlushMode::from_name(value).ok_or_else(|| refused("`ack`, `interval` or `os`"))?;

@@ -1,5 +1,5 @@
 //! CreateTopics (2 to 7), DeleteTopics (1 to 6), CreatePartitions (0 to 3) and DeleteRecords (0 to 2), answered per topic.
-//! Departures from Kafka: the replication factor is 1; settings are those of `settings`, unknown ones are refused;
+//! Departures from Kafka: settings are those of `settings`, unknown ones are refused;
 //! the requests' time-outs are not needed, because every change ends with the next sync of the metadata log.
 
 use std::collections::BTreeMap;
@@ -192,6 +192,8 @@ impl Core {
             partitions: self.config.default_partitions,
             settings: self.config.topic.clone(),
             overrides: BTreeMap::new(),
+            replication: self.config.default_replication_factor,
+            assignments: Vec::new(),
         })
     }
 
@@ -224,6 +226,18 @@ impl Core {
                     answer.low_watermark = offset.0;
                 }
             }
+            Response::AlterConfigs(response) => response.responses[slot.outer].error_code = error.unwrap_or(0),
+            Response::IncrementalAlterConfigs(response) => {
+                response.responses[slot.outer].error_code = error.unwrap_or(0);
+            }
+            Response::AlterPartitionReassignments(response) => {
+                response.responses[slot.outer].partitions[slot.inner].error_code = error.unwrap_or(0);
+            }
+            Response::ElectLeaders(response) => {
+                let results = &mut response.replica_election_results[slot.outer];
+                results.partition_result[slot.inner].error_code = error.unwrap_or(0);
+            }
+            Response::UnregisterBroker(response) => response.error_code = error.unwrap_or(0),
             Response::Produce(_)
             | Response::Fetch(_)
             | Response::ListOffsets(_)
@@ -233,7 +247,20 @@ impl Core {
             | Response::InitProducerId(_)
             | Response::OffsetForLeaderEpoch(_)
             | Response::DescribeConfigs(_)
-            | Response::DescribeCluster(_) => unreachable!("no other call waits for a change with a slot"),
+            | Response::ListPartitionReassignments(_)
+            | Response::DescribeCluster(_)
+            | Response::JoinGroup(_)
+            | Response::ConsumerGroupHeartbeat(_)
+            | Response::ConsumerGroupDescribe(_)
+            | Response::SyncGroup(_)
+            | Response::Heartbeat(_)
+            | Response::LeaveGroup(_)
+            | Response::OffsetCommit(_)
+            | Response::OffsetFetch(_)
+            | Response::OffsetDelete(_)
+            | Response::ListGroups(_)
+            | Response::DescribeGroups(_)
+            | Response::DeleteGroups(_) => unreachable!("no other call waits for a change with a slot"),
         }
     }
 
@@ -242,7 +269,8 @@ impl Core {
         let Some(topic) = self.metadata.topic(&answer.name) else { return };
         answer.topic_id = Uuid::from_u128(self.metadata.id_of(topic));
         answer.num_partitions = topic.partitions.len() as i32;
-        answer.replication_factor = 1;
+        let first = topic.partitions.first().and_then(|partition| self.metadata.placement(partition.log()));
+        answer.replication_factor = first.map_or(-1, |placement| placement.replicas.len() as i16);
         let configs = TopicSetting::ALL.map(|setting| {
             CreatableTopicConfigs::default()
                 .with_name(StrBytes::from_static_str(setting.name()))
@@ -266,7 +294,13 @@ impl Core {
             .topic
             .with_overrides(&overrides)
             .map_err(|error| Refused::because(ResponseError::InvalidConfig, error.to_string()))?;
-        Ok(MetadataRecord::TopicCreated { name: topic.name.to_string(), partitions, settings, overrides })
+        let replication = match topic.replication_factor {
+            -1 => self.config.default_replication_factor,
+            factor => u32::try_from(factor).unwrap_or(0),
+        };
+        let assignments = manual_assignments(&topic.assignments);
+        let name = topic.name.to_string();
+        Ok(MetadataRecord::TopicCreated { name, partitions, settings, overrides, replication, assignments })
     }
 
     fn check_partitions(&self, topic: &CreatableTopic) -> Result<u32, Refused> {
@@ -278,8 +312,9 @@ impl Core {
             self.check_assignments(&topic.assignments)?;
             return Ok(topic.assignments.len() as u32);
         }
-        if topic.replication_factor != 1 && topic.replication_factor != -1 {
-            return Err(Refused::because(ResponseError::InvalidReplicationFactor, "there is one broker"));
+        if topic.replication_factor < -1 || topic.replication_factor == 0 {
+            let message = "the replication factor must be 1 or more, or -1 for the default";
+            return Err(Refused::because(ResponseError::InvalidReplicationFactor, message));
         }
         match topic.num_partitions {
             -1 => Ok(self.config.default_partitions),
@@ -295,11 +330,11 @@ impl Core {
         let mut seen = vec![false; assignments.len()];
         for assignment in assignments {
             let place = usize::try_from(assignment.partition_index).ok().and_then(|index| seen.get_mut(index));
-            let is_here = assignment.broker_ids.iter().map(|broker| broker.0).eq([self.config.node_id]);
+            let replicas: Vec<i32> = assignment.broker_ids.iter().map(|broker| broker.0).collect();
             match place {
-                Some(place) if is_here && !*place => *place = true,
+                Some(place) if self.metadata.is_assignable(&replicas) && !*place => *place = true,
                 Some(_) | None => {
-                    let message = "each partition from 0 up needs this broker as its only replica";
+                    let message = "each partition from 0 up needs a list of registered brokers, each once";
                     return Err(Refused::because(ResponseError::InvalidReplicaAssignment, message));
                 }
             }
@@ -317,15 +352,17 @@ impl Core {
             let message = format!("the topic has {has} partitions; more, up to {PARTITIONS_MAX}, are possible");
             return Err(Refused::because(ResponseError::InvalidPartitions, message));
         }
+        let mut replicas: Vec<Vec<i32>> = Vec::new();
         if let Some(assignments) = &topic.assignments {
-            let is_here =
-                assignments.iter().all(|entry| entry.broker_ids.iter().map(|id| id.0).eq([self.config.node_id]));
-            if assignments.len() != wanted - has || !is_here {
-                let message = "each new partition needs this broker as its only replica";
+            let lists = assignments.iter().map(|entry| entry.broker_ids.iter().map(|id| id.0).collect());
+            replicas = lists.collect();
+            if replicas.len() != wanted - has || !replicas.iter().all(|list| self.metadata.is_assignable(list)) {
+                let message = "each new partition needs a list of registered brokers, each once";
                 return Err(Refused::because(ResponseError::InvalidReplicaAssignment, message));
             }
         }
-        Ok(MetadataRecord::PartitionsAdded { name: topic.name.to_string(), partitions: wanted as u32 })
+        let name = topic.name.to_string();
+        Ok(MetadataRecord::PartitionsAdded { name, partitions: wanted as u32, assignments: replicas })
     }
 
     /// The low watermark where nothing is to be moved, or none where a record was submitted.
@@ -360,10 +397,29 @@ impl Core {
 /// The error code of a record that found the state changed.
 pub(super) fn refusal_error(refusal: Refusal) -> ResponseError {
     match refusal {
+        Refusal::ClusterNamed => ResponseError::UnknownServerError,
         Refusal::TopicExists => ResponseError::TopicAlreadyExists,
         Refusal::UnknownTopic => ResponseError::UnknownTopicOrPartition,
         Refusal::NotMorePartitions => ResponseError::InvalidPartitions,
+        Refusal::NotEnoughBrokers => ResponseError::InvalidReplicationFactor,
+        Refusal::InvalidAssignment => ResponseError::InvalidReplicaAssignment,
+        Refusal::FixedSetting => ResponseError::InvalidConfig,
+        Refusal::UnknownBroker => ResponseError::BrokerIdNotRegistered,
+        Refusal::StaleBrokerEpoch => ResponseError::StaleBrokerEpoch,
+        Refusal::UnknownLog => ResponseError::UnknownTopicOrPartition,
+        Refusal::FencedLeaderEpoch => ResponseError::FencedLeaderEpoch,
+        Refusal::StalePartitionEpoch => ResponseError::InvalidUpdateVersion,
+        Refusal::IneligibleReplica => ResponseError::IneligibleReplica,
+        Refusal::NoReassignment => ResponseError::NoReassignmentInProgress,
+        Refusal::NoElection => ResponseError::ElectionNotNeeded,
     }
+}
+
+/// The replicas of each partition, in the partitions' order.
+fn manual_assignments(assignments: &[CreatableReplicaAssignment]) -> Vec<Vec<i32>> {
+    let mut sorted: Vec<&CreatableReplicaAssignment> = assignments.iter().collect();
+    sorted.sort_by_key(|assignment| assignment.partition_index);
+    sorted.into_iter().map(|assignment| assignment.broker_ids.iter().map(|id| id.0).collect()).collect()
 }
 
 fn check_name(name: &str) -> Result<(), Refused> {

@@ -77,7 +77,7 @@ impl Player {
         }
         let advertised = Advertised { host: "node".to_owned(), port: 9092 };
         let mut effects = Effects::default();
-        let start = Start { config, advertised, recovered, mutant: None, cluster_draw: 8 };
+        let start = Start { config, advertised, recovered, mutant: None, cluster_draw: 8, incarnation: 1 };
         let core = Core::new(start, now, &mut effects).unwrap();
         let output = String::new();
         let mut player = Player { core, now, sequence: 0, started: VecDeque::new(), is_full: false, output };
@@ -255,6 +255,7 @@ impl Player {
                 writeln!(self.output, "snapshot {name}").unwrap();
                 self.started.push_back(effect);
             }
+            DiskEffect::Cut { .. } | DiskEffect::Restart { .. } => panic!("no log is cut in these traces"),
             DiskEffect::Reopen { log } => {
                 writeln!(self.output, "reopen log {log}").unwrap();
                 self.started.push_back(effect);
@@ -278,6 +279,7 @@ fn describe(answer: &Answer) -> String {
             format!("produced: error {}, base offset {}", answer.error_code, answer.base_offset)
         }
         Response::Fetch(response) => {
+            let response = response.joined();
             let answer = &response.responses[0].partitions[0];
             let records = read_records(answer.records.clone().unwrap_or_default()).unwrap();
             let offsets: Vec<i64> = records.iter().map(|record| record.offset.0).collect();

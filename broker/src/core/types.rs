@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 macro_rules! newtype {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
         pub struct $name(pub $inner);
 
         impl std::fmt::Display for $name {
@@ -17,6 +19,10 @@ macro_rules! newtype {
     };
 }
 
+newtype!(
+    /// A node of the cluster: a broker, and where it votes, a voter.
+    NodeId(i32)
+);
 newtype!(
     /// A log: the unit that is appended, synced and elected. 0 is the metadata log.
     LogId(u64)
@@ -42,12 +48,8 @@ newtype!(
     ProducerEpoch(i16)
 );
 newtype!(
-    /// A partition leader's epoch as batches carry it; -1 is none.
+    /// The epoch of a log's leader, as batches and frames carry it; -1 is none.
     LeaderEpoch(i32)
-);
-newtype!(
-    /// How often a log has been opened: every recovery starts the next one.
-    LogEpoch(u32)
 );
 newtype!(
     /// Names a read that is under way; the caller chooses it.

@@ -1,21 +1,29 @@
-//! One connection: frames in, answers out in the order of the requests. A reading task takes all requests that are in
-//! its buffer through the core in one turn; a writing task sends whatever answers are ready in one write.
-//! Reading pauses while too many requests are unanswered or too much output is unsent.
+//! One connection: frames in, answers out in the order of the requests, one task. All requests that have come go into
+//! the node's next turn together; whatever answers are ready leave in one vectored write.
+//! Reading pauses while too many requests are unanswered, too much output is unsent, or the node's memory is short; a
+//! connection that was paused for the memory says so in its answers (`throttle_time_ms`). Start at `serve`.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::Notify;
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
+use super::intake::Intake;
+use super::outgoing::Outgoing;
 use super::shard::{Shard, Shared};
-use crate::core::machine::{Answer, Event, RequestId};
+use crate::core::machine::{Event, RequestId};
+use crate::core::peer::{Hello, PeerMessage};
+use crate::core::types::NodeId;
 use crate::ports::{Clock, Disk, Observer};
+use crate::wire::api::Api;
 use crate::wire::frame::{LENGTH_BYTES, take_frame};
 use crate::wire::request;
-use crate::wire::response;
 
 /// The limits of a node's connections.
 #[derive(Debug, Clone, Copy)]
@@ -24,105 +32,42 @@ pub(super) struct Bounds {
     pub(super) frame_bytes_max: usize,
 }
 
-/// The way out of a connection.
-#[derive(Debug, Default)]
-pub(super) struct Outgoing {
-    /// Answers from the first unanswered request on; those that came early wait for their turn.
-    slots: VecDeque<Option<Answer>>,
-    /// Sequence of the first slot.
-    sequence_first: u64,
-    output: BytesMut,
-    is_sending: bool,
-    is_closed: bool,
-    writer: Rc<Notify>,
-    reader: Rc<Notify>,
-}
-
-impl Outgoing {
-    /// Takes an answer, and sends it and those that waited for it.
-    pub(super) fn answer(&mut self, sequence: u64, answer: Answer) {
-        if self.is_closed {
-            return;
-        }
-        let place = sequence.checked_sub(self.sequence_first).expect("each request is answered once");
-        self.slots[place as usize] = Some(answer);
-        while let Some(Some(_)) = self.slots.front() {
-            let Some(Some(answer)) = self.slots.pop_front() else { break };
-            self.sequence_first += 1;
-            match answer {
-                Answer::Response(header, response) => {
-                    if let Err(error) = response::encode(header, *response, &mut self.output) {
-                        tracing::error!(%error, "connection closed");
-                        self.close();
-                    }
-                }
-                Answer::Nothing => {}
-                Answer::Close => self.close(),
-            }
-        }
-        self.writer.notify_one();
-        self.reader.notify_one();
-    }
-
-    pub(super) fn wake_reader(&self) {
-        self.reader.notify_one();
-    }
-
-    pub(super) fn is_sent(&self) -> bool {
-        self.is_closed || (self.output.is_empty() && !self.is_sending)
-    }
-
-    /// Answers come no more; what is in the output is still sent.
-    fn close(&mut self) {
-        self.is_closed = true;
-        self.slots.clear();
-        self.writer.notify_one();
-        self.reader.notify_one();
-    }
-
-    fn has_room(&self) -> bool {
-        self.slots.len() < REQUESTS_IN_FLIGHT_MAX && self.output.len() < OUTPUT_BYTES_MAX
-    }
-
-    /// Makes a slot for the next request and gives its sequence.
-    fn expect_answer(&mut self) -> u64 {
-        self.slots.push_back(None);
-        self.sequence_first + self.slots.len() as u64 - 1
-    }
-}
-
-/// Serves a connection with two tasks of the current `LocalSet`.
-pub(super) fn serve<D, C, O, S>(shared: &Shared<D, C, O>, stream: S, bounds: Bounds)
+/// Serves a connection with a task of the current `LocalSet`.
+pub(super) fn serve<D, C, O, S>(shared: &Shared<D, C, O>, clock: &C, stream: S, bounds: Bounds)
 where
     D: Disk,
     C: Clock,
     O: Observer,
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let outgoing = Rc::new(RefCell::new(Outgoing::default()));
-    let connection = {
-        let mut shard = shared.borrow_mut();
-        shard.connection_next += 1;
-        let connection = shard.connection_next;
-        shard.connections.insert(connection, outgoing.clone());
-        connection
+    let mut shard = shared.borrow_mut();
+    let intake = shard.intake.clone();
+    let outgoing = Rc::new(RefCell::new(Outgoing::new(intake.clone())));
+    shard.connection_next += 1;
+    let connection = shard.connection_next;
+    shard.connections.insert(connection, outgoing.clone());
+    let welcoming = Rc::downgrade(shared);
+    let mut served = Connection {
+        id: connection,
+        stream,
+        buffer: BytesMut::new(),
+        frame_recent: 0,
+        frame_bytes_max: bounds.frame_bytes_max,
+        outgoing,
+        intake,
+        shard: Rc::downgrade(shared),
+        clock: clock.clone(),
+        paused_since: None,
+        memory_waits: 0,
+        has_left: false,
+        peer: None,
+        welcomes: Box::new(move |hello| welcoming.upgrade().is_some_and(|shard| shard.borrow_mut().welcomes(hello))),
     };
-    let (reading, writing) = tokio::io::split(stream);
-    let shard = Rc::downgrade(shared);
-    let sending = outgoing.clone();
-    tokio::task::spawn_local(async move {
-        read(&shard, connection, &outgoing, reading, bounds).await;
-        outgoing.borrow_mut().close();
-        if let Some(shard) = shard.upgrade() {
-            let mut shard = shard.borrow_mut();
-            shard.connections.remove(&connection);
-            shard.take_turn([Event::ConnectionClosed(connection)]);
-        }
-    });
     let shard = Rc::downgrade(shared);
     tokio::task::spawn_local(async move {
-        write(&shard, &sending, writing).await;
-        sending.borrow_mut().close();
+        poll_fn(|context| served.poll(context)).await;
+        served.leave();
+        forget(&shard, connection);
     });
 }
 
@@ -133,117 +78,243 @@ pub(super) fn close_all<D: Disk, C: Clock, O: Observer>(shared: &Shared<D, C, O>
     }
 }
 
-async fn read<D: Disk, C: Clock, O: Observer, S: AsyncRead>(
-    shard: &Weak<RefCell<Shard<D, C, O>>>,
-    connection: u64,
-    outgoing: &Rc<RefCell<Outgoing>>,
-    mut stream: ReadHalf<S>,
-    bounds: Bounds,
-) {
-    let mut buffer = BytesMut::new();
-    let mut events = Vec::new();
-    let wake = outgoing.borrow().reader.clone();
+/// Ends connections whose peers have neither sent nor read anything for a while, those that hold most first, as long as
+/// the node's memory is short; looks once a `STALL_CHECK`.
+pub(super) async fn close_stalled<D: Disk, C: Clock, O: Observer>(shared: &Shared<D, C, O>, clock: &C) {
+    let intake = shared.borrow().intake.clone();
     loop {
-        let parsed = take_requests(&mut buffer, connection, outgoing, bounds.frame_bytes_max, &mut events);
-        if !events.is_empty() {
-            let Some(shard) = shard.upgrade() else { return };
-            shard.borrow_mut().take_turn(events.drain(..));
+        if !intake.budget.is_short() {
+            shared.borrow().connections.values().for_each(|connection| connection.borrow_mut().forget_stall());
+            intake.budget.became_short.notified().await;
         }
-        if parsed.is_err() || outgoing.borrow().is_closed {
-            return;
+        clock.sleep_until(clock.monotonic() + STALL_CHECK).await;
+        let mut stalled = Vec::new();
+        for (id, connection) in &shared.borrow().connections {
+            let mut outgoing = connection.borrow_mut();
+            if outgoing.count_stall() >= STALL_CHECKS {
+                stalled.push((outgoing.held(), *id, connection.clone()));
+            }
         }
-        let Some(is_draining) = shard.upgrade().map(|shard| shard.borrow().is_draining) else { return };
-        if is_draining || !outgoing.borrow().has_room() {
-            wake.notified().await;
-            continue;
-        }
-        if holds_whole_frame(&buffer) {
-            continue;
-        }
-        reserve(&mut buffer);
-        tokio::select! {
-            biased;
-            () = wake.notified() => {}
-            count = stream.read_buf(&mut buffer) => match count {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {}
-            },
+        stalled.sort_by_key(|(held, id, _)| (std::cmp::Reverse(*held), *id));
+        for (held, connection, outgoing) in stalled {
+            if !intake.budget.is_short() || held == 0 {
+                break;
+            }
+            tracing::warn!(connection, held, "connection closed: the peer does not go on, and memory is short");
+            outgoing.borrow_mut().abandon();
         }
     }
 }
 
-/// Takes whole requests off the buffer while there is room; an error ends the connection.
-fn take_requests(
-    buffer: &mut BytesMut,
-    connection: u64,
-    outgoing: &Rc<RefCell<Outgoing>>,
+fn forget<D: Disk, C: Clock, O: Observer>(shard: &Weak<RefCell<Shard<D, C, O>>>, connection: u64) {
+    if let Some(shard) = shard.upgrade() {
+        let mut shard = shard.borrow_mut();
+        shard.connections.remove(&connection);
+        shard.note_progress();
+    }
+}
+
+struct Connection<D: Disk, C: Clock, O: Observer, S> {
+    id: u64,
+    stream: S,
+    /// What has come and is not a whole request yet, or has no room.
+    buffer: BytesMut,
+    /// Bytes of the last request.
+    frame_recent: usize,
     frame_bytes_max: usize,
-    events: &mut Vec<Event>,
-) -> Result<(), ()> {
-    let mut outgoing = outgoing.borrow_mut();
-    while !outgoing.is_closed && outgoing.has_room() {
-        let frame = match take_frame(buffer, frame_bytes_max) {
-            Ok(Some(frame)) => frame,
-            Ok(None) => return Ok(()),
-            Err(error) => {
-                tracing::debug!(%error, connection, "connection closed");
-                return Err(());
-            }
-        };
-        match request::decode(frame) {
-            Ok((header, request)) => {
-                let id = RequestId { connection, sequence: outgoing.expect_answer() };
-                events.push(Event::Request { id, header, request: Box::new(request) });
-            }
-            Err(error) => {
-                tracing::debug!(%error, connection, "connection closed");
-                return Err(());
-            }
-        }
-    }
-    Ok(())
+    outgoing: Rc<RefCell<Outgoing>>,
+    intake: Rc<Intake>,
+    shard: Weak<RefCell<Shard<D, C, O>>>,
+    clock: C,
+    /// When reading was paused for want of memory.
+    paused_since: Option<Duration>,
+    memory_waits: u64,
+    /// The core knows that the connection is gone.
+    has_left: bool,
+    /// The node that has greeted; what it sends are messages, not requests.
+    peer: Option<NodeId>,
+    /// Whether a node that greets belongs to the cluster.
+    welcomes: Box<dyn Fn(&Hello) -> bool>,
 }
 
-async fn write<D: Disk, C: Clock, O: Observer, S: AsyncWrite>(
-    shard: &Weak<RefCell<Shard<D, C, O>>>,
-    outgoing: &Rc<RefCell<Outgoing>>,
-    mut stream: WriteHalf<S>,
-) {
-    let wake = outgoing.borrow().writer.clone();
-    loop {
-        let output = {
-            let mut outgoing = outgoing.borrow_mut();
-            outgoing.is_sending = !outgoing.output.is_empty();
-            std::mem::take(&mut outgoing.output)
-        };
-        if output.is_empty() {
-            if outgoing.borrow().is_closed {
+impl<D: Disk, C: Clock, O: Observer, S: AsyncRead + AsyncWrite + Unpin> Connection<D, C, O, S> {
+    /// Goes on until the connection has ended and what was in its output is sent.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.outgoing.borrow_mut().wakes(context.waker());
+        for _ in 0..READS_A_POLL {
+            let sent = self.poll_send(context);
+            if let Poll::Ready(Err(_)) = sent {
+                return Poll::Ready(());
+            }
+            if self.outgoing.borrow().is_closed() {
+                self.leave();
+                ready!(sent).ok();
                 // The peer may be gone already, then there is nothing to tell it.
-                drop(stream.shutdown().await);
-                return;
+                return Pin::new(&mut self.stream).poll_shutdown(context).map(drop);
             }
-            wake.notified().await;
-            continue;
+            if self.has_left {
+                // The turn that takes the last requests closes the connection.
+                return Poll::Pending;
+            }
+            if ready!(self.poll_receive(context)).is_err() {
+                self.leave();
+            }
         }
-        let sent = stream.write_all(&output).await;
-        {
-            let mut outgoing = outgoing.borrow_mut();
-            outgoing.is_sending = false;
-            outgoing.reader.notify_one();
+        // More may have come already; the others first.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Tells the core that nothing more will come and nothing more is owed.
+    fn leave(&mut self) {
+        self.intake.budget.end_exemption(self.id);
+        if !std::mem::replace(&mut self.has_left, true) {
+            self.intake.push(Event::ConnectionClosed(self.id));
         }
-        if let Some(shard) = shard.upgrade()
-            && shard.borrow().is_draining
-        {
-            shard.borrow().drained.notify_one();
+    }
+
+    /// Sends what is ready; ends when all of it is sent.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut outgoing = self.outgoing.borrow_mut();
+        while !outgoing.is_sent() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let filled = outgoing.slices(&mut slices);
+            let sent = match ready!(Pin::new(&mut self.stream).poll_write_vectored(context, &slices[..filled]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                sent => sent,
+            };
+            outgoing.sent(sent);
+            if self.intake.is_draining.get() && outgoing.is_sent() {
+                self.intake.drained.notify_one();
+            }
         }
-        if sent.is_err() {
-            return;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes the requests that have come and reads on; an error ends the connection.
+    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.take_frames()?;
+        // A node that ends still hears of other nodes: they are to take over.
+        let is_closing = self.intake.is_draining.get() && self.peer.is_none();
+        if is_closing || !self.outgoing.borrow().has_room() || self.waits_for_memory(context) {
+            return Poll::Pending;
         }
+        let owns_buffer = !self.buffer.is_empty() || self.frame_recent > CHUNK_FRAME_BYTES_MAX;
+        let read = if owns_buffer {
+            reserve(&mut self.buffer, self.frame_recent);
+            let read = pin!(self.stream.read_buf(&mut self.buffer)).poll(context);
+            if read.is_pending() && self.buffer.is_empty() {
+                self.buffer = BytesMut::new();
+            }
+            read
+        } else {
+            let mut chunk = self.intake.chunk.borrow_mut();
+            if chunk.capacity() < CHUNK_BYTES_MIN {
+                chunk.reserve(CHUNK_BYTES);
+            }
+            let read = pin!(self.stream.read_buf(&mut *chunk)).poll(context);
+            self.buffer = chunk.split();
+            read
+        };
+        match ready!(read)? {
+            0 => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            received => {
+                self.intake.received_bytes.set(self.intake.received_bytes.get() + received as u64);
+                self.take_frames()?;
+                if self.intake.is_full()
+                    && let Some(shard) = self.shard.upgrade()
+                {
+                    shard.borrow_mut().take_turn([]);
+                }
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    /// Takes what is whole off the buffer; an error ends the connection.
+    fn take_frames(&mut self) -> io::Result<()> {
+        if self.peer.is_none() {
+            self.take_requests()?;
+        }
+        if let Some(from) = self.peer {
+            self.take_messages(from)?;
+        }
+        if self.buffer.is_empty() {
+            // Nothing is kept of a buffer that others read into.
+            self.buffer = BytesMut::new();
+        }
+        self.outgoing.borrow_mut().received(self.buffer.len());
+        Ok(())
+    }
+
+    /// Takes whole messages of another node off the buffer.
+    fn take_messages(&mut self, from: NodeId) -> io::Result<()> {
+        let refused = |error: &dyn std::fmt::Display| {
+            tracing::warn!(%error, %from, "connection closed");
+            io::Error::from(io::ErrorKind::InvalidData)
+        };
+        while let Some(frame) = take_frame(&mut self.buffer, PEER_FRAME_BYTES_MAX).map_err(|error| refused(&error))? {
+            self.frame_recent = frame.len();
+            let message = PeerMessage::decode(frame).map_err(|error| refused(&error))?;
+            self.intake.push(Event::Peer { from, message });
+        }
+        Ok(())
+    }
+
+    /// Takes whole requests off the buffer while there is room. A greeting of another node ends the requests: what
+    /// follows are its messages.
+    fn take_requests(&mut self) -> io::Result<()> {
+        let mut outgoing = self.outgoing.borrow_mut();
+        while !outgoing.is_closed() && outgoing.has_room() {
+            let refused = |error: &dyn std::fmt::Display| {
+                tracing::debug!(%error, connection = self.id, "connection closed");
+                io::Error::from(io::ErrorKind::InvalidData)
+            };
+            let Some(frame) = take_frame(&mut self.buffer, self.frame_bytes_max).map_err(|error| refused(&error))?
+            else {
+                break;
+            };
+            let bytes = frame.len();
+            self.frame_recent = bytes;
+            if Hello::is_hello(&frame) {
+                let hello = Hello::decode(frame).map_err(|error| refused(&error))?;
+                if !(self.welcomes)(&hello) {
+                    return Err(refused(&"the node is of another cluster, or has this one's id"));
+                }
+                self.peer = Some(hello.node);
+                break;
+            }
+            self.intake.budget.end_exemption(self.id);
+            let frame = detached(frame);
+            let (header, request) = request::decode(frame).map_err(|error| refused(&error))?;
+            let id = RequestId { connection: self.id, sequence: outgoing.expect_answer(bytes) };
+            self.intake.add_bytes(bytes);
+            self.intake.push(Event::Request { id, header, request: Box::new(request) });
+        }
+        Ok(())
+    }
+
+    /// Whether reading has to wait for memory; then the context is woken when there is room.
+    fn waits_for_memory(&mut self, context: &mut Context<'_>) -> bool {
+        let mut outgoing = self.outgoing.borrow_mut();
+        let goes_on = || !self.buffer.is_empty() && self.intake.budget.exempts(self.id);
+        let is_bounded = self.peer.is_none() && self.intake.budget.is_short();
+        if is_bounded && outgoing.held() > HELD_BYTES_FREE && !goes_on() {
+            self.paused_since.get_or_insert_with(|| self.clock.monotonic());
+            self.intake.budget.wait(context.waker(), &mut self.memory_waits);
+            return true;
+        }
+        if let Some(since) = self.paused_since.take() {
+            outgoing.throttled(self.clock.monotonic().saturating_sub(since));
+        }
+        false
     }
 }
 
-fn holds_whole_frame(buffer: &BytesMut) -> bool {
-    claimed_length(buffer).is_some_and(|length| buffer.len() >= LENGTH_BYTES + length)
+/// A request that may wait for long does not hold on to a buffer that others were read into. What is produced is stored.
+fn detached(frame: Bytes) -> Bytes {
+    let is_produce = frame.starts_with(&Api::Produce.key().to_be_bytes());
+    if is_produce || frame.len() > DETACHED_BYTES_MAX { frame } else { Bytes::copy_from_slice(&frame) }
 }
 
 fn claimed_length(buffer: &BytesMut) -> Option<usize> {
@@ -251,20 +322,33 @@ fn claimed_length(buffer: &BytesMut) -> Option<usize> {
 }
 
 /// Makes room to read into: for the rest of a frame that has begun, but beyond a first megabyte never more than has come
-/// already, so that a claimed length alone reserves little.
-fn reserve(buffer: &mut BytesMut) {
-    if buffer.capacity() - buffer.len() >= READ_BYTES_MIN {
-        return;
+/// already, so that a claimed length alone reserves little; else for a frame like the one before.
+fn reserve(buffer: &mut BytesMut, frame_recent: usize) {
+    let begun = claimed_length(buffer).map(|length| (LENGTH_BYTES + length).saturating_sub(buffer.len()));
+    let missing = begun.unwrap_or(LENGTH_BYTES + frame_recent);
+    if buffer.capacity() - buffer.len() < missing.clamp(READ_BYTES_MIN, READ_BYTES) {
+        buffer.reserve(missing.min(buffer.len().max(CLAIM_BYTES_MAX)).max(READ_BYTES));
     }
-    let missing = claimed_length(buffer).map_or(0, |length| (LENGTH_BYTES + length).saturating_sub(buffer.len()));
-    buffer.reserve(missing.min(buffer.len().max(CLAIM_BYTES_MAX)).max(READ_BYTES));
 }
 
-/// The most requests of one connection without an answer; the next are left in the socket.
-const REQUESTS_IN_FLIGHT_MAX: usize = 256;
-/// The most bytes of unsent answers with which a connection's next requests are taken.
-const OUTPUT_BYTES_MAX: usize = 16 << 20;
+/// How often a connection reads before the others have their turn.
+const READS_A_POLL: usize = 4;
+/// The most pieces of one vectored write.
+const SLICES_MAX: usize = 64;
 /// The most bytes reserved on the word of a frame's length.
 const CLAIM_BYTES_MAX: usize = 1 << 20;
+/// The longest message of another node, in bytes.
+const PEER_FRAME_BYTES_MAX: usize = 256 << 20;
 const READ_BYTES: usize = 64 << 10;
 const READ_BYTES_MIN: usize = 4 << 10;
+/// Connections whose requests are longer read into a buffer of their own, which saves a copy.
+const CHUNK_FRAME_BYTES_MAX: usize = 16 << 10;
+/// Requests that are longer hold on to what they were read into.
+const DETACHED_BYTES_MAX: usize = CHUNK_FRAME_BYTES_MAX;
+const CHUNK_BYTES: usize = 128 << 10;
+const CHUNK_BYTES_MIN: usize = 32 << 10;
+/// What a connection may hold also when memory is short.
+const HELD_BYTES_FREE: usize = 16 << 10;
+/// How often stalled connections are looked for while memory is short, and how many looks make a stall.
+const STALL_CHECK: Duration = Duration::from_secs(1);
+const STALL_CHECKS: u32 = 10;

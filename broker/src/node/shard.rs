@@ -1,7 +1,9 @@
 //! A node's state behind one cell, and the turn: events go through the core, and its effects are performed in one
-//! order. A turn: (1) every event through the core, (2) inline disk effects in order, (3) points and events to the
-//! observer, (4) asynchronous disk effects started, (5) what the inline effects reported back through the core, again
-//! from 2 while there is more, (6) answers, each into its connection's output. A halt ends the turn before 3.
+//! order. A turn: (1) every event that has come since the last turn, and the one that began it, through the core,
+//! (2) inline disk effects in order, (3) points and events to the observer, (4) asynchronous disk effects started,
+//! (5) what the inline effects reported back through the core, again from 2 while there is more, (6) answers, each into
+//! its connection's output, and messages to other nodes, (7) the ends of connections, whose last requests are answered then. A halt ends the turn
+//! before 3.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,13 +12,18 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::connection::Outgoing;
+use super::census::{Census, Durations};
+use super::intake::Intake;
+use super::outgoing::Outgoing;
+use super::peers::Links;
 use crate::core::log::{DiskEffect, Halt};
 use crate::core::machine::{Core, Effects, Event};
-use crate::core::types::Now;
+use crate::core::peer::Hello;
+use crate::core::types::{NodeId, Now};
 use crate::points;
 use crate::ports::{Clock, Disk, Observer};
 use crate::store::Store;
+use crate::wire::api::Api;
 
 pub(super) type Shared<D, C, O> = Rc<RefCell<Shard<D, C, O>>>;
 
@@ -24,14 +31,17 @@ pub(super) type Shared<D, C, O> = Rc<RefCell<Shard<D, C, O>>>;
 pub(super) struct Shard<D: Disk, C: Clock, O: Observer> {
     pub(super) connections: BTreeMap<u64, Rc<RefCell<Outgoing>>>,
     pub(super) connection_next: u64,
+    pub(super) links: Links,
     pub(super) halt: Option<Halt>,
-    pub(super) is_draining: bool,
+    pub(super) intake: Rc<Intake>,
     /// Notified when `halt` was set.
     pub(super) halted: Rc<Notify>,
     /// Notified when the core wants to be called earlier than armed.
     pub(super) deadline_moved: Rc<Notify>,
     /// Notified when, while draining, something was completed.
-    pub(super) drained: Rc<Notify>,
+    /// Notified after turns until the core welcomes clients.
+    pub(super) serving: Rc<Notify>,
+    was_serving: bool,
     core: Core,
     store: Store<D, O>,
     clock: C,
@@ -40,7 +50,12 @@ pub(super) struct Shard<D: Disk, C: Clock, O: Observer> {
     armed: Option<Duration>,
     /// Asynchronous disk effects under way.
     started: usize,
+    /// Room for the next turn's events.
+    events_room: Vec<Event>,
     has_halted: bool,
+    /// Requests taken, by the place of their call in `Api::ALL`.
+    requests: [u64; Api::ALL.len()],
+    syncs: Durations,
 }
 
 impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
@@ -49,16 +64,19 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
         store: Store<D, O>,
         clock: C,
         observer: O,
+        intake: Rc<Intake>,
         itself: Weak<RefCell<Shard<D, C, O>>>,
     ) -> Shard<D, C, O> {
         Shard {
             connections: BTreeMap::new(),
             connection_next: 0,
+            links: Links::default(),
             halt: None,
-            is_draining: false,
+            intake,
             halted: Rc::new(Notify::new()),
             deadline_moved: Rc::new(Notify::new()),
-            drained: Rc::new(Notify::new()),
+            serving: Rc::new(Notify::new()),
+            was_serving: false,
             core,
             store,
             clock,
@@ -66,11 +84,14 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
             itself,
             armed: None,
             started: 0,
+            events_room: Vec::new(),
             has_halted: false,
+            requests: [0; Api::ALL.len()],
+            syncs: Durations::default(),
         }
     }
 
-    /// Takes one turn.
+    /// Takes one turn: what has come since the last one, then the events.
     pub(super) fn take_turn(&mut self, events: impl IntoIterator<Item = Event>) {
         self.take_turn_with(Effects::default(), events);
     }
@@ -81,12 +102,24 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
             return;
         }
         let now = now(&self.clock);
-        for event in events {
-            if matches!(event, Event::Request { .. }) {
-                self.observer.point(points::REQUEST_RECEIVED);
+        self.core.set_answer_room(self.intake.budget.left());
+        let mut arrived = self.intake.take(std::mem::take(&mut self.events_room));
+        let mut left = Vec::new();
+        for event in arrived.drain(..).chain(events) {
+            match &event {
+                Event::Request { header, .. } => {
+                    self.requests[header.api as usize] += 1;
+                    self.observer.point(points::REQUEST_RECEIVED);
+                }
+                Event::ConnectionClosed(connection) => {
+                    left.push(*connection);
+                    continue;
+                }
+                Event::Disk(_) | Event::Deadline | Event::Peer { .. } => {}
             }
             self.core.step(now, event, &mut effects);
         }
+        self.events_room = arrived;
         loop {
             self.core.end_turn(now, &mut effects);
             let reported = self.store.perform(&mut effects.disk);
@@ -95,20 +128,7 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
             }
             effects.points.drain(..).for_each(|name| self.observer.point(name));
             effects.events.drain(..).for_each(|(name, count)| self.observer.event(name, count));
-            for effect in effects.disk.drain(..) {
-                // A clean end waits for syncs and reads, not for index files: recovery scans a segment without one.
-                let is_awaited = !matches!(effect, DiskEffect::Seal { .. });
-                let completion = self.store.start(effect);
-                self.started += usize::from(is_awaited);
-                let shard = self.itself.clone();
-                tokio::task::spawn_local(async move {
-                    let event = completion.await;
-                    let Some(shard) = shard.upgrade() else { return };
-                    let mut shard = shard.borrow_mut();
-                    shard.started -= usize::from(is_awaited);
-                    shard.take_turn([Event::Disk(event)]);
-                });
-            }
+            effects.disk.drain(..).for_each(|effect| self.start(effect, now));
             if reported.is_empty() {
                 break;
             }
@@ -117,8 +137,51 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
             }
         }
         self.deliver(effects);
+        for connection in left {
+            self.core.step(now, Event::ConnectionClosed(connection), &mut Effects::default());
+            if let Some(connection) = self.connections.get(&connection) {
+                connection.borrow_mut().close();
+            }
+        }
         self.observer.turn_ended(&|| self.core.dump());
         self.after_turn();
+    }
+
+    /// Starts an asynchronous disk effect; its completion is an event of a turn of its own.
+    fn start(&mut self, effect: DiskEffect, now: Now) {
+        // A clean end waits for syncs and reads, not for index files: recovery scans a segment without one.
+        let is_awaited = !matches!(effect, DiskEffect::Seal { .. });
+        let syncs_since = matches!(effect, DiskEffect::Sync { .. }).then_some(now.monotonic);
+        let completion = self.store.start(effect);
+        self.started += usize::from(is_awaited);
+        let shard = self.itself.clone();
+        tokio::task::spawn_local(async move {
+            let event = completion.await;
+            let Some(shard) = shard.upgrade() else { return };
+            let mut shard = shard.borrow_mut();
+            shard.started -= usize::from(is_awaited);
+            if let Some(since) = syncs_since {
+                let took = shard.clock.monotonic().saturating_sub(since);
+                shard.syncs.add(took);
+            }
+            shard.take_turn([Event::Disk(event)]);
+        });
+    }
+
+    /// The node's numbers.
+    pub(super) fn census(&self) -> Census {
+        let intake = &self.intake;
+        Census {
+            requests: Api::ALL.into_iter().zip(self.requests).collect(),
+            received_bytes: intake.received_bytes.get(),
+            sent_bytes: intake.sent_bytes.get(),
+            connections: self.connections.len(),
+            inflight_bytes: intake.budget.held(),
+            throttles: intake.throttles.get(),
+            throttled: intake.throttled.get(),
+            syncs: self.syncs.clone(),
+            core: self.core.census(),
+        }
     }
 
     /// The deadline to sleep until.
@@ -128,18 +191,41 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
     }
 
     pub(super) fn start_draining(&mut self) {
-        self.is_draining = true;
-        for connection in self.connections.values() {
-            connection.borrow().wake_reader();
-        }
+        self.intake.is_draining.set(true);
         let mut effects = Effects::default();
+        let now = now(&self.clock);
+        self.core.begin_shutdown(now, &mut effects);
         self.core.sync_all(&mut effects);
         self.take_turn_with(effects, []);
     }
 
+    /// Writes down that everything is synced; whether that was still to do.
+    pub(super) fn end_cleanly(&mut self) -> bool {
+        let mut effects = Effects::default();
+        let now = now(&self.clock);
+        self.core.sync_all(&mut effects);
+        let has_written = self.core.end_cleanly(now, &mut effects);
+        self.take_turn_with(effects, []);
+        has_written
+    }
+
+    /// What to say to a node first, and where it is.
+    pub(super) fn greeting(&self, to: NodeId) -> (bytes::Bytes, Option<(String, u16)>) {
+        (self.core.hello().encode(), self.core.address_of(to))
+    }
+
+    /// Whether a node that greets belongs to the same cluster.
+    pub(super) fn welcomes(&mut self, hello: &Hello) -> bool {
+        self.core.welcomes(hello)
+    }
+
+    pub(super) fn is_serving(&self) -> bool {
+        self.core.is_serving()
+    }
+
     pub(super) fn is_drained(&self) -> bool {
-        let is_sent = self.connections.values().all(|connection| connection.borrow().is_sent());
-        self.core.is_idle() && self.started == 0 && is_sent
+        let is_sent = self.connections.values().all(|connection| connection.borrow().is_drained());
+        self.intake.is_empty() && self.core.is_idle() && self.started == 0 && is_sent
     }
 
     fn check_halt(&mut self, effects: &mut Effects) -> bool {
@@ -158,6 +244,9 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
             self.observer.point(points::REPLY_QUEUED);
             connection.borrow_mut().answer(id.sequence, answer);
         }
+        for (to, message) in effects.peers {
+            self.links.send(to, &message);
+        }
     }
 
     fn after_turn(&mut self) {
@@ -165,8 +254,17 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
         if wanted.is_some() && (self.armed.is_none() || wanted < self.armed) {
             self.deadline_moved.notify_one();
         }
-        if self.is_draining {
-            self.drained.notify_one();
+        self.note_progress();
+        if !self.was_serving && self.core.is_serving() {
+            self.was_serving = true;
+            self.serving.notify_one();
+        }
+    }
+
+    /// Something was completed or sent, which a node that drains wants to know.
+    pub(super) fn note_progress(&self) {
+        if self.intake.is_draining.get() {
+            self.intake.drained.notify_one();
         }
     }
 }

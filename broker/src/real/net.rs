@@ -23,8 +23,8 @@ impl Net for TcpNet {
         TcpListener::bind(address).await.map(BoundListener)
     }
 
-    async fn dial(&self, address: SocketAddr) -> io::Result<TcpStream> {
-        let stream = TcpStream::connect(address).await?;
+    async fn dial(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect((host, port)).await?;
         stream.set_nodelay(true)?;
         Ok(stream)
     }

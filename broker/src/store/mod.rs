@@ -1,6 +1,7 @@
 //! Performs the core's disk effects over the `Disk` port and recovers a node's data folder.
 //! Start at `Store::open`. Not here: any decision about records; that is `core::log`.
 
+mod cut;
 mod files;
 mod layout;
 mod perform;
@@ -8,7 +9,7 @@ mod reader;
 mod recover;
 mod snapshot;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -24,8 +25,8 @@ use crate::ports::{Disk, Observer};
 use files::OpenFiles;
 use layout::{FORMAT, LOCK, LOGS, METADATA, ROOT};
 
-/// The format of data folders that this version writes, and the newest that it reads.
-const FORMAT_VERSION: u32 = 1;
+/// The format of data folders that this version writes, and the only one that it reads.
+const FORMAT_VERSION: u32 = 2;
 const FORMAT_WORD: &str = "mqassay-broker";
 
 /// What a data folder held.
@@ -53,6 +54,14 @@ pub enum OpenError {
         /// The version found.
         found: u32,
         /// The newest version known.
+        supported: u32,
+    },
+    /// An older version wrote the folder.
+    #[error("the data folder has format {found}; this version reads {supported} only; choose another folder")]
+    OlderFormat {
+        /// The version found.
+        found: u32,
+        /// The version known.
         supported: u32,
     },
     /// The format file says nothing readable.
@@ -108,6 +117,12 @@ pub struct Store<D: Disk, O: Observer> {
 }
 
 impl<D: Disk, O: Observer> Store<D, O> {
+    /// The store's observer.
+    #[cfg(test)]
+    pub(crate) fn observer(&self) -> &O {
+        &self.observer
+    }
+
     /// Locks the folder, checks its format and recovers every log.
     pub async fn open(
         disk: D,
@@ -126,7 +141,7 @@ impl<D: Disk, O: Observer> Store<D, O> {
         }
         disk.sync_directory(ROOT).map_err(at_path("syncing", ROOT))?;
         disk.sync_directory(LOGS).map_err(at_path("syncing", LOGS))?;
-        let metadata_snapshot = snapshot::newest_snapshot(&disk)?;
+        let metadata_snapshot = snapshot::newest_snapshot(&disk, mutant)?;
         let metadata = recover::recover_log(&disk, &observer, LogId::METADATA, None).await?;
         let metadata_batches = read_metadata(&disk, &metadata)?;
         let mut ids = Vec::new();
@@ -171,7 +186,8 @@ async fn check_format<D: Disk>(disk: &D) -> Result<(), OpenError> {
     match version {
         Some(FORMAT_VERSION) => Ok(()),
         Some(found) if found > FORMAT_VERSION => Err(OpenError::NewerFormat { found, supported: FORMAT_VERSION }),
-        Some(_) | None => Err(OpenError::FormatUnreadable),
+        Some(found) => Err(OpenError::OlderFormat { found, supported: FORMAT_VERSION }),
+        None => Err(OpenError::FormatUnreadable),
     }
 }
 
@@ -184,7 +200,7 @@ fn read_metadata<D: Disk>(disk: &D, metadata: &Recovered) -> Result<Vec<Bytes>, 
         return Err(OpenError::MetadataCorrupt);
     }
     let mut batches = Vec::with_capacity(queue.entries.len());
-    for entry in &queue.entries {
+    for entry in queue.entries.iter() {
         let segment = metadata.segments.iter().rev().find(|s| s.base <= entry.position);
         let base = segment.expect("an entry lies in a segment").base;
         let path = layout::segment_path(LogId::METADATA, base);
@@ -232,6 +248,7 @@ impl OpenError {
             OpenError::Io { source, .. } => source.kind(),
             OpenError::Locked
             | OpenError::NewerFormat { .. }
+            | OpenError::OlderFormat { .. }
             | OpenError::FormatUnreadable
             | OpenError::SnapshotsUnreadable { .. }
             | OpenError::MetadataCorrupt => io::ErrorKind::InvalidData,

@@ -7,7 +7,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::layout::{self, LOGS, index_path, log_directory, log_parent, segment_path};
-use super::{Store, recover, snapshot, write_file};
+use super::{Store, cut, recover, snapshot, write_file};
 use crate::core::log::{DiskEffect, DiskEvent};
 use crate::core::types::{LogId, Position};
 use crate::mutant::Mutant;
@@ -63,7 +63,9 @@ impl<D: Disk, O: Observer> Store<D, O> {
                 | DiskEffect::Seal { .. }
                 | DiskEffect::Read { .. }
                 | DiskEffect::WriteSnapshot { .. }
-                | DiskEffect::Reopen { .. } => later.push(effect),
+                | DiskEffect::Reopen { .. }
+                | DiskEffect::Cut { .. }
+                | DiskEffect::Restart { .. } => later.push(effect),
             }
         }
         self.write(pending, &mut events);
@@ -97,7 +99,7 @@ impl<D: Disk, O: Observer> Store<D, O> {
                 Ok(file) => opened.push(file),
                 Err(error) => open_error = Some(error),
             },
-            DiskEffect::Reopen { log } => {
+            DiskEffect::Reopen { log } | DiskEffect::Cut { log, .. } | DiskEffect::Restart { log, .. } => {
                 mutant = self.mutant_of(*log);
                 self.failed.remove(log);
                 self.files.remove_log(*log);
@@ -269,6 +271,14 @@ async fn run<D: Disk, O: Observer>(mut job: Job<D, O>, effect: DiskEffect) -> Di
         DiskEffect::Reopen { log } => {
             let recovered = recover::recover_log(&job.disk, &job.observer, log, job.mutant).await;
             DiskEvent::Reopened { log, result: recovered.map(Box::new).map_err(|e| e.kind()) }
+        }
+        DiskEffect::Cut { log, to } => {
+            let result = cut::cut_log(&job.disk, &job.observer, log, to, job.mutant).await;
+            DiskEvent::Reopened { log, result: result.map(Box::new).map_err(|e| e.kind()) }
+        }
+        DiskEffect::Restart { log, carrier } => {
+            let result = cut::restart_log(&job.disk, &job.observer, log, carrier, job.mutant).await;
+            DiskEvent::Reopened { log, result: result.map(Box::new).map_err(|e| e.kind()) }
         }
         DiskEffect::CreateSegment { .. }
         | DiskEffect::Write { .. }

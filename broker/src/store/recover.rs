@@ -107,8 +107,9 @@ impl<D: Disk> Recovery<'_, D> {
             }
             match self.segments[number].index.take() {
                 Some((head, queues)) => {
+                    let max_timestamp = head.max_timestamp;
                     replay.load_index(head, queues, true);
-                    replay.end_segment(base, Some(head));
+                    replay.end_segment(base, Some(max_timestamp));
                 }
                 None => {
                     self.scan_segment(&mut replay, number)?;

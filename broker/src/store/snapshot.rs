@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::layout::{METADATA, SNAPSHOT, snapshot_path};
 use super::{OpenError, at_path, read_file, write_file};
 use crate::core::batch::crc32c;
+use crate::mutant::Mutant;
 use crate::ports::Disk;
 
 const MAGIC: [u8; 4] = *b"MQS1";
@@ -15,7 +16,7 @@ const HEAD_BYTES: usize = 8;
 const SNAPSHOTS_KEPT: usize = 2;
 
 /// The newest intact snapshot; an error where there are some and none is intact.
-pub(super) fn newest_snapshot<D: Disk>(disk: &D) -> Result<Option<(String, Bytes)>, OpenError> {
+pub(super) fn newest_snapshot<D: Disk>(disk: &D, mutant: Option<Mutant>) -> Result<Option<(String, Bytes)>, OpenError> {
     let names = snapshot_names(disk)?;
     for name in names.iter().rev() {
         let bytes = read_file(disk, &snapshot_path(name))?;
@@ -24,6 +25,9 @@ pub(super) fn newest_snapshot<D: Disk>(disk: &D) -> Result<Option<(String, Bytes
             && bytes[4..HEAD_BYTES] == crc32c(&[&bytes[HEAD_BYTES..]]).to_be_bytes();
         if intact {
             return Ok(Some((name.clone(), bytes.slice(HEAD_BYTES..))));
+        }
+        if mutant == Some(Mutant::UnreadableSnapshotIsNone) {
+            return Ok(None);
         }
     }
     match names.last() {

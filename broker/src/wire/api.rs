@@ -5,6 +5,7 @@
 use kafka_protocol::messages::{self, ApiKey};
 use kafka_protocol::protocol::{Message, Request, VersionRange};
 
+use super::group_shape;
 use super::shape::{self, MessageShape};
 
 /// A call that the broker answers.
@@ -18,7 +19,7 @@ pub enum Api {
     ListOffsets,
     /// Brokers, topics and queues.
     Metadata,
-    /// The coordinator of a group: never available here, and said so.
+    /// The node that coordinates a group.
     FindCoordinator,
     /// This table.
     ApiVersions,
@@ -34,20 +35,64 @@ pub enum Api {
     OffsetForLeaderEpoch,
     /// Settings with their values and defaults.
     DescribeConfigs,
+    /// Replace topics' settings.
+    AlterConfigs,
     /// Add queues to topics.
     CreatePartitions,
+    /// A member joins a group of the classic protocol.
+    JoinGroup,
+    /// A member asks for its assignment; the leader brings all of them.
+    SyncGroup,
+    /// A member lives.
+    Heartbeat,
+    /// Members leave.
+    LeaveGroup,
+    /// Commit offsets of a group.
+    OffsetCommit,
+    /// Offsets that groups committed.
+    OffsetFetch,
+    /// Forget offsets of a group.
+    OffsetDelete,
+    /// The groups that this node coordinates.
+    ListGroups,
+    /// Groups of the classic protocol with their members.
+    DescribeGroups,
+    /// Delete groups without members.
+    DeleteGroups,
+    /// A member of the new group protocol lives, and hears what it is to own.
+    ConsumerGroupHeartbeat,
+    /// Groups of the new protocol with their members.
+    ConsumerGroupDescribe,
+    /// Elect preferred leaders, or unclean ones.
+    ElectLeaders,
+    /// Change single settings of topics.
+    IncrementalAlterConfigs,
+    /// Move logs to other replicas.
+    AlterPartitionReassignments,
+    /// The moves under way.
+    ListPartitionReassignments,
     /// The brokers of the cluster.
     DescribeCluster,
+    /// Forget a broker that is gone for good.
+    UnregisterBroker,
 }
 
 impl Api {
     /// Every call, by ascending key.
-    pub const ALL: [Api; 14] = [
+    pub const ALL: [Api; 32] = [
         Api::Produce,
         Api::Fetch,
         Api::ListOffsets,
         Api::Metadata,
+        Api::OffsetCommit,
+        Api::OffsetFetch,
         Api::FindCoordinator,
+        Api::JoinGroup,
+        Api::Heartbeat,
+        Api::LeaveGroup,
+        Api::SyncGroup,
+        Api::DescribeGroups,
+        Api::ListGroups,
         Api::ApiVersions,
         Api::CreateTopics,
         Api::DeleteTopics,
@@ -55,8 +100,18 @@ impl Api {
         Api::InitProducerId,
         Api::OffsetForLeaderEpoch,
         Api::DescribeConfigs,
+        Api::AlterConfigs,
         Api::CreatePartitions,
+        Api::DeleteGroups,
+        Api::ElectLeaders,
+        Api::IncrementalAlterConfigs,
+        Api::AlterPartitionReassignments,
+        Api::ListPartitionReassignments,
+        Api::OffsetDelete,
         Api::DescribeCluster,
+        Api::UnregisterBroker,
+        Api::ConsumerGroupHeartbeat,
+        Api::ConsumerGroupDescribe,
     ];
 
     /// The call with a key on the wire, where the broker answers it.
@@ -85,7 +140,25 @@ impl Api {
             Api::OffsetForLeaderEpoch => ApiKey::OffsetForLeaderEpoch,
             Api::DescribeConfigs => ApiKey::DescribeConfigs,
             Api::CreatePartitions => ApiKey::CreatePartitions,
+            Api::JoinGroup => ApiKey::JoinGroup,
+            Api::SyncGroup => ApiKey::SyncGroup,
+            Api::Heartbeat => ApiKey::Heartbeat,
+            Api::LeaveGroup => ApiKey::LeaveGroup,
+            Api::OffsetCommit => ApiKey::OffsetCommit,
+            Api::OffsetFetch => ApiKey::OffsetFetch,
+            Api::OffsetDelete => ApiKey::OffsetDelete,
+            Api::ListGroups => ApiKey::ListGroups,
+            Api::DescribeGroups => ApiKey::DescribeGroups,
+            Api::DeleteGroups => ApiKey::DeleteGroups,
+            Api::ElectLeaders => ApiKey::ElectLeaders,
+            Api::AlterConfigs => ApiKey::AlterConfigs,
+            Api::IncrementalAlterConfigs => ApiKey::IncrementalAlterConfigs,
+            Api::AlterPartitionReassignments => ApiKey::AlterPartitionReassignments,
+            Api::ListPartitionReassignments => ApiKey::ListPartitionReassignments,
+            Api::UnregisterBroker => ApiKey::UnregisterBroker,
             Api::DescribeCluster => ApiKey::DescribeCluster,
+            Api::ConsumerGroupHeartbeat => ApiKey::ConsumerGroupHeartbeat,
+            Api::ConsumerGroupDescribe => ApiKey::ConsumerGroupDescribe,
         }
     }
 
@@ -138,7 +211,25 @@ impl Api {
             Api::OffsetForLeaderEpoch => both::<messages::OffsetForLeaderEpochRequest>(),
             Api::DescribeConfigs => both::<messages::DescribeConfigsRequest>(),
             Api::CreatePartitions => both::<messages::CreatePartitionsRequest>(),
+            Api::JoinGroup => both::<messages::JoinGroupRequest>(),
+            Api::SyncGroup => both::<messages::SyncGroupRequest>(),
+            Api::Heartbeat => both::<messages::HeartbeatRequest>(),
+            Api::LeaveGroup => both::<messages::LeaveGroupRequest>(),
+            Api::OffsetCommit => both::<messages::OffsetCommitRequest>(),
+            Api::OffsetFetch => both::<messages::OffsetFetchRequest>(),
+            Api::OffsetDelete => both::<messages::OffsetDeleteRequest>(),
+            Api::ListGroups => both::<messages::ListGroupsRequest>(),
+            Api::DescribeGroups => both::<messages::DescribeGroupsRequest>(),
+            Api::DeleteGroups => both::<messages::DeleteGroupsRequest>(),
+            Api::ElectLeaders => both::<messages::ElectLeadersRequest>(),
+            Api::AlterConfigs => both::<messages::AlterConfigsRequest>(),
+            Api::IncrementalAlterConfigs => both::<messages::IncrementalAlterConfigsRequest>(),
+            Api::AlterPartitionReassignments => both::<messages::AlterPartitionReassignmentsRequest>(),
+            Api::ListPartitionReassignments => both::<messages::ListPartitionReassignmentsRequest>(),
+            Api::UnregisterBroker => both::<messages::UnregisterBrokerRequest>(),
             Api::DescribeCluster => both::<messages::DescribeClusterRequest>(),
+            Api::ConsumerGroupHeartbeat => both::<messages::ConsumerGroupHeartbeatRequest>(),
+            Api::ConsumerGroupDescribe => both::<messages::ConsumerGroupDescribeRequest>(),
         }
     }
 
@@ -158,7 +249,25 @@ impl Api {
             Api::OffsetForLeaderEpoch => shape::OFFSET_FOR_LEADER_EPOCH,
             Api::DescribeConfigs => shape::DESCRIBE_CONFIGS,
             Api::CreatePartitions => shape::CREATE_PARTITIONS,
+            Api::JoinGroup => group_shape::JOIN_GROUP,
+            Api::SyncGroup => group_shape::SYNC_GROUP,
+            Api::Heartbeat => group_shape::HEARTBEAT,
+            Api::LeaveGroup => group_shape::LEAVE_GROUP,
+            Api::OffsetCommit => group_shape::OFFSET_COMMIT,
+            Api::OffsetFetch => group_shape::OFFSET_FETCH,
+            Api::OffsetDelete => group_shape::OFFSET_DELETE,
+            Api::ListGroups => group_shape::LIST_GROUPS,
+            Api::DescribeGroups => group_shape::DESCRIBE_GROUPS,
+            Api::DeleteGroups => group_shape::DELETE_GROUPS,
+            Api::ElectLeaders => shape::ELECT_LEADERS,
+            Api::AlterConfigs => shape::ALTER_CONFIGS,
+            Api::IncrementalAlterConfigs => shape::INCREMENTAL_ALTER_CONFIGS,
+            Api::AlterPartitionReassignments => shape::ALTER_PARTITION_REASSIGNMENTS,
+            Api::ListPartitionReassignments => shape::LIST_PARTITION_REASSIGNMENTS,
+            Api::UnregisterBroker => shape::UNREGISTER_BROKER,
             Api::DescribeCluster => shape::DESCRIBE_CLUSTER,
+            Api::ConsumerGroupHeartbeat => group_shape::CONSUMER_GROUP_HEARTBEAT,
+            Api::ConsumerGroupDescribe => group_shape::CONSUMER_GROUP_DESCRIBE,
         }
     }
 }

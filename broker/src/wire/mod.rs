@@ -4,7 +4,12 @@
 //! Start at `request::decode` for the way in and at `response::encode` for the way out.
 
 pub mod api;
+pub mod fetch;
 pub mod frame;
+mod group_shape;
+#[cfg(test)]
+mod group_tests;
+pub mod output;
 pub mod request;
 pub mod response;
 pub mod shape;

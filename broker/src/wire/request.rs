@@ -3,11 +3,15 @@
 
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::{
-    ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
-    DescribeClusterRequest, DescribeConfigsRequest, FetchRequest, FindCoordinatorRequest, InitProducerIdRequest,
-    ListOffsetsRequest, MetadataRequest, OffsetForLeaderEpochRequest, ProduceRequest,
+    AlterConfigsRequest, AlterPartitionReassignmentsRequest, ApiVersionsRequest, ConsumerGroupDescribeRequest,
+    ConsumerGroupHeartbeatRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
+    DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest,
+    ElectLeadersRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest,
+    ListPartitionReassignmentsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest, SyncGroupRequest, UnregisterBrokerRequest,
 };
-use kafka_protocol::protocol::Decodable;
+use kafka_protocol::protocol::{Decodable, StrBytes};
 
 use super::api::Api;
 use super::shape::{self, ShapeError};
@@ -43,6 +47,32 @@ pub enum Request {
     DescribeConfigs(DescribeConfigsRequest),
     CreatePartitions(CreatePartitionsRequest),
     DescribeCluster(DescribeClusterRequest),
+    /// JoinGroup, with the client id of its header.
+    JoinGroup {
+        client_id: StrBytes,
+        request: JoinGroupRequest,
+    },
+    /// ConsumerGroupHeartbeat, with the client id of its header.
+    ConsumerGroupHeartbeat {
+        client_id: StrBytes,
+        request: ConsumerGroupHeartbeatRequest,
+    },
+    ConsumerGroupDescribe(ConsumerGroupDescribeRequest),
+    SyncGroup(SyncGroupRequest),
+    Heartbeat(HeartbeatRequest),
+    LeaveGroup(LeaveGroupRequest),
+    OffsetCommit(OffsetCommitRequest),
+    OffsetFetch(OffsetFetchRequest),
+    OffsetDelete(OffsetDeleteRequest),
+    ListGroups(ListGroupsRequest),
+    DescribeGroups(DescribeGroupsRequest),
+    DeleteGroups(DeleteGroupsRequest),
+    ElectLeaders(ElectLeadersRequest),
+    AlterConfigs(AlterConfigsRequest),
+    IncrementalAlterConfigs(IncrementalAlterConfigsRequest),
+    AlterPartitionReassignments(AlterPartitionReassignmentsRequest),
+    ListPartitionReassignments(ListPartitionReassignmentsRequest),
+    UnregisterBroker(UnregisterBrokerRequest),
 }
 
 /// Why a frame is no request; its connection is to be closed.
@@ -100,13 +130,15 @@ pub fn decode(mut frame: Bytes) -> Result<(RequestHeader, Request), DecodeError>
     if body_at > frame.len() {
         return Err(DecodeError::NoHeader(frame.len()));
     }
+    // Clients send text; what is not is nobody's name.
+    let client_id = StrBytes::try_from(frame.slice(HEADER_BYTES_MIN..body_at)).unwrap_or_default();
     let shape_error = |source| DecodeError::Shape { api, version, source };
     if api.is_flexible(version) {
         body_at = shape::check_header_tags(&frame, body_at).map_err(shape_error)?;
     }
     shape::check_body(&frame, body_at, api.request_shape(), version).map_err(shape_error)?;
     frame.advance(body_at);
-    let request = decode_body(api, version, &mut frame).map_err(|error| DecodeError::Body {
+    let request = decode_body(api, version, client_id, &mut frame).map_err(|error| DecodeError::Body {
         api,
         version,
         reason: error.to_string(),
@@ -114,7 +146,12 @@ pub fn decode(mut frame: Bytes) -> Result<(RequestHeader, Request), DecodeError>
     Ok((RequestHeader { api, version, correlation_id }, request))
 }
 
-fn decode_body(api: Api, version: i16, body: &mut Bytes) -> Result<Request, impl std::fmt::Display + use<>> {
+fn decode_body(
+    api: Api,
+    version: i16,
+    client_id: StrBytes,
+    body: &mut Bytes,
+) -> Result<Request, impl std::fmt::Display + use<>> {
     match api {
         Api::Produce => ProduceRequest::decode(body, version).map(Request::Produce),
         Api::Fetch => FetchRequest::decode(body, version).map(Request::Fetch),
@@ -131,7 +168,36 @@ fn decode_body(api: Api, version: i16, body: &mut Bytes) -> Result<Request, impl
         }
         Api::DescribeConfigs => DescribeConfigsRequest::decode(body, version).map(Request::DescribeConfigs),
         Api::CreatePartitions => CreatePartitionsRequest::decode(body, version).map(Request::CreatePartitions),
+        Api::ElectLeaders => ElectLeadersRequest::decode(body, version).map(Request::ElectLeaders),
+        Api::AlterConfigs => AlterConfigsRequest::decode(body, version).map(Request::AlterConfigs),
+        Api::IncrementalAlterConfigs => {
+            IncrementalAlterConfigsRequest::decode(body, version).map(Request::IncrementalAlterConfigs)
+        }
+        Api::AlterPartitionReassignments => {
+            AlterPartitionReassignmentsRequest::decode(body, version).map(Request::AlterPartitionReassignments)
+        }
+        Api::ListPartitionReassignments => {
+            ListPartitionReassignmentsRequest::decode(body, version).map(Request::ListPartitionReassignments)
+        }
+        Api::UnregisterBroker => UnregisterBrokerRequest::decode(body, version).map(Request::UnregisterBroker),
         Api::DescribeCluster => DescribeClusterRequest::decode(body, version).map(Request::DescribeCluster),
+        Api::JoinGroup => {
+            JoinGroupRequest::decode(body, version).map(|request| Request::JoinGroup { client_id, request })
+        }
+        Api::ConsumerGroupHeartbeat => ConsumerGroupHeartbeatRequest::decode(body, version)
+            .map(|request| Request::ConsumerGroupHeartbeat { client_id, request }),
+        Api::ConsumerGroupDescribe => {
+            ConsumerGroupDescribeRequest::decode(body, version).map(Request::ConsumerGroupDescribe)
+        }
+        Api::SyncGroup => SyncGroupRequest::decode(body, version).map(Request::SyncGroup),
+        Api::Heartbeat => HeartbeatRequest::decode(body, version).map(Request::Heartbeat),
+        Api::LeaveGroup => LeaveGroupRequest::decode(body, version).map(Request::LeaveGroup),
+        Api::OffsetCommit => OffsetCommitRequest::decode(body, version).map(Request::OffsetCommit),
+        Api::OffsetFetch => OffsetFetchRequest::decode(body, version).map(Request::OffsetFetch),
+        Api::OffsetDelete => OffsetDeleteRequest::decode(body, version).map(Request::OffsetDelete),
+        Api::ListGroups => ListGroupsRequest::decode(body, version).map(Request::ListGroups),
+        Api::DescribeGroups => DescribeGroupsRequest::decode(body, version).map(Request::DescribeGroups),
+        Api::DeleteGroups => DeleteGroupsRequest::decode(body, version).map(Request::DeleteGroups),
     }
 }
 

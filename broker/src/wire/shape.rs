@@ -49,9 +49,9 @@ pub struct StructShape {
 /// A request's body.
 #[derive(Debug, Clone, Copy)]
 pub struct MessageShape {
-    body: &'static StructShape,
+    pub(super) body: &'static StructShape,
     /// The first version with compact lengths and tagged fields.
-    flexible_from: i16,
+    pub(super) flexible_from: i16,
 }
 
 /// Why bytes do not have the shape of their request.
@@ -250,29 +250,29 @@ fn signed_length(length: i32, at: usize) -> Result<Option<usize>, ShapeError> {
     usize::try_from(length).map(Some).map_err(|_| ShapeError::BadLength { at })
 }
 
-const fn always(kind: Kind) -> Field {
+pub(super) const fn always(kind: Kind) -> Field {
     Field { kind, from: 0, to: i16::MAX }
 }
 
-const fn since(from: i16, kind: Kind) -> Field {
+pub(super) const fn since(from: i16, kind: Kind) -> Field {
     Field { kind, from, to: i16::MAX }
 }
 
-const fn until(to: i16, kind: Kind) -> Field {
+pub(super) const fn until(to: i16, kind: Kind) -> Field {
     Field { kind, from: 0, to }
 }
 
-const fn plain(fields: &'static [Field]) -> StructShape {
+pub(super) const fn plain(fields: &'static [Field]) -> StructShape {
     StructShape { fields, tagged: &[] }
 }
 
-const BOOLEAN: Kind = Kind::Fixed(1);
-const INT8: Kind = Kind::Fixed(1);
-const INT16: Kind = Kind::Fixed(2);
-const INT32: Kind = Kind::Fixed(4);
-const INT64: Kind = Kind::Fixed(8);
-const UUID: Kind = Kind::Fixed(16);
-const INT32_ARRAY: Kind = Kind::FixedArray(4);
+pub(super) const BOOLEAN: Kind = Kind::Fixed(1);
+pub(super) const INT8: Kind = Kind::Fixed(1);
+pub(super) const INT16: Kind = Kind::Fixed(2);
+pub(super) const INT32: Kind = Kind::Fixed(4);
+pub(super) const INT64: Kind = Kind::Fixed(8);
+pub(super) const UUID: Kind = Kind::Fixed(16);
+pub(super) const INT32_ARRAY: Kind = Kind::FixedArray(4);
 
 static PRODUCE_PARTITION: StructShape = plain(&[always(INT32), always(Kind::Blob)]);
 static PRODUCE_TOPIC: StructShape =
@@ -386,6 +386,42 @@ static CREATE_PARTITIONS_BODY: StructShape =
     plain(&[always(Kind::Array(&CREATE_PARTITIONS_TOPIC)), always(INT32), always(BOOLEAN)]);
 /// CreatePartitions' body.
 pub const CREATE_PARTITIONS: MessageShape = MessageShape { body: &CREATE_PARTITIONS_BODY, flexible_from: 2 };
+
+static ALTER_CONFIGS_CONFIG: StructShape = plain(&[always(Kind::Text), always(Kind::Text)]);
+static ALTER_CONFIGS_RESOURCE: StructShape =
+    plain(&[always(INT8), always(Kind::Text), always(Kind::Array(&ALTER_CONFIGS_CONFIG))]);
+static ALTER_CONFIGS_BODY: StructShape = plain(&[always(Kind::Array(&ALTER_CONFIGS_RESOURCE)), always(BOOLEAN)]);
+/// AlterConfigs' body.
+pub const ALTER_CONFIGS: MessageShape = MessageShape { body: &ALTER_CONFIGS_BODY, flexible_from: 2 };
+
+static INCREMENTAL_CONFIG: StructShape = plain(&[always(Kind::Text), always(INT8), always(Kind::Text)]);
+static INCREMENTAL_RESOURCE: StructShape =
+    plain(&[always(INT8), always(Kind::Text), always(Kind::Array(&INCREMENTAL_CONFIG))]);
+static INCREMENTAL_BODY: StructShape = plain(&[always(Kind::Array(&INCREMENTAL_RESOURCE)), always(BOOLEAN)]);
+/// IncrementalAlterConfigs' body.
+pub const INCREMENTAL_ALTER_CONFIGS: MessageShape = MessageShape { body: &INCREMENTAL_BODY, flexible_from: 1 };
+
+static REASSIGN_PARTITION: StructShape = plain(&[always(INT32), always(INT32_ARRAY)]);
+static REASSIGN_TOPIC: StructShape = plain(&[always(Kind::Text), always(Kind::Array(&REASSIGN_PARTITION))]);
+static REASSIGN_BODY: StructShape = plain(&[always(INT32), since(1, BOOLEAN), always(Kind::Array(&REASSIGN_TOPIC))]);
+/// AlterPartitionReassignments' body.
+pub const ALTER_PARTITION_REASSIGNMENTS: MessageShape = MessageShape { body: &REASSIGN_BODY, flexible_from: 0 };
+
+static LIST_REASSIGNMENTS_TOPIC: StructShape = plain(&[always(Kind::Text), always(INT32_ARRAY)]);
+static LIST_REASSIGNMENTS_BODY: StructShape = plain(&[always(INT32), always(Kind::Array(&LIST_REASSIGNMENTS_TOPIC))]);
+/// ListPartitionReassignments' body.
+pub const LIST_PARTITION_REASSIGNMENTS: MessageShape =
+    MessageShape { body: &LIST_REASSIGNMENTS_BODY, flexible_from: 0 };
+
+static ELECT_LEADERS_TOPIC: StructShape = plain(&[always(Kind::Text), always(INT32_ARRAY)]);
+static ELECT_LEADERS_BODY: StructShape =
+    plain(&[since(1, INT8), always(Kind::Array(&ELECT_LEADERS_TOPIC)), always(INT32)]);
+/// ElectLeaders' body.
+pub const ELECT_LEADERS: MessageShape = MessageShape { body: &ELECT_LEADERS_BODY, flexible_from: 2 };
+
+static UNREGISTER_BROKER_BODY: StructShape = plain(&[always(INT32)]);
+/// UnregisterBroker's body.
+pub const UNREGISTER_BROKER: MessageShape = MessageShape { body: &UNREGISTER_BROKER_BODY, flexible_from: 0 };
 
 static DESCRIBE_CLUSTER_BODY: StructShape = plain(&[always(BOOLEAN), since(1, INT8), since(2, BOOLEAN)]);
 /// DescribeCluster's body.

@@ -117,6 +117,16 @@ impl Client {
         self.stream.write_all(bytes).expect("the connection is open");
     }
 
+    /// Says that nothing more will be sent.
+    pub(crate) fn end_sending(&mut self) {
+        self.stream.shutdown(std::net::Shutdown::Write).expect("the connection is open");
+    }
+
+    /// The same connection, for another thread.
+    pub(crate) fn duplicate(&self) -> Client {
+        Client { stream: self.stream.try_clone().expect("a TCP socket"), correlation: self.correlation }
+    }
+
     /// The next frame, or none where the broker closed the connection.
     pub(crate) fn frame(&mut self) -> Option<Bytes> {
         let mut length = [0; 4];

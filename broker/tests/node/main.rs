@@ -1,6 +1,9 @@
 //! A whole node over a real loopback socket: what a client sees, in both layouts and under every flush setting.
 
 mod client;
+mod metrics;
+mod pressure;
+mod sessions;
 
 use std::path::Path;
 
@@ -308,7 +311,7 @@ fn topics_are_changed_and_described_and_survive_snapshots() {
     assert_eq!(value("retention.ms"), ("5000".to_owned(), 1));
     assert_eq!(value("mqassay.layout"), ("partitioned".to_owned(), 1));
     assert_eq!(value("mqassay.flush"), ("ack".to_owned(), 5));
-    assert_eq!(configs.len(), 9);
+    assert_eq!(configs.len(), 11);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::recovery::{self, RecoveryTimes};
 use super::{RunLine, SummaryLine, VerdictKind};
 
 /// How often each class of fault struck at each named point: point → class → count.
@@ -20,6 +21,9 @@ pub struct RunRecord {
     /// Faults that struck at points.
     #[serde(default)]
     pub coverage: PointFaults,
+    /// Time from each fault to the next acknowledged send, by class of fault.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub recovery: RecoveryTimes,
     /// What groups failures of one cause; none for a valid run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
@@ -95,6 +99,7 @@ impl SummaryLine {
         }
         add_counts(&mut self.events, &run.events);
         add_coverage(&mut self.coverage, &run.coverage);
+        recovery::add(&mut self.recovery, &run.recovery);
         if let Some(fingerprint) = &run.fingerprint {
             let group = FailureGroup {
                 runs: 1,
@@ -112,13 +117,15 @@ impl SummaryLine {
 
     /// Adds the sum of another shard.
     pub fn merge(&mut self, other: &SummaryLine) {
-        let SummaryLine { summary: _, runs, valid, unknown, invalid, events, coverage, failures, repeated } = other;
+        let SummaryLine { summary: _, runs, valid, unknown, invalid, events, coverage, recovery, failures, repeated } =
+            other;
         self.runs += runs;
         self.valid += valid;
         self.unknown += unknown;
         self.invalid += invalid;
         add_counts(&mut self.events, events);
         add_coverage(&mut self.coverage, coverage);
+        recovery::add(&mut self.recovery, recovery);
         for (fingerprint, group) in failures {
             add_failures(&mut self.failures, fingerprint, group);
         }
@@ -181,6 +188,7 @@ mod tests {
         RunRecord {
             line,
             events: BTreeMap::from([("kill".to_owned(), seed)]),
+            recovery: RecoveryTimes::new(),
             coverage: BTreeMap::from([("sync".to_owned(), BTreeMap::from([("kill".to_owned(), 1)]))]),
             fingerprint: fingerprint.map(str::to_owned),
             proof: (seed == 2).then_some(Proof::Same),

@@ -3,6 +3,7 @@
 
 pub mod campaign;
 pub mod folder;
+pub mod recovery;
 
 pub use campaign::{Divergence, FailureGroup, PointFaults, Proof, Repeated, RunRecord};
 pub use folder::ArtifactError;
@@ -58,6 +59,9 @@ pub struct SummaryLine {
     /// How often each class of fault struck at each named point of the broker, zeros included.
     #[serde(default)]
     pub coverage: PointFaults,
+    /// Time from each fault to the next acknowledged send, by class of fault: a histogram.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub recovery: recovery::RecoveryTimes,
     /// Runs that are not valid, grouped by fingerprint: those of one group look alike.
     #[serde(default)]
     pub failures: BTreeMap<String, FailureGroup>,
@@ -93,6 +97,9 @@ pub struct MutantLine {
     pub seeds_tried: u64,
     /// Real seconds until it was caught.
     pub wall_seconds: f64,
+    /// Classes of the faults that struck in the catching run, and how often.
+    #[serde(default)]
+    pub fault_classes: BTreeMap<String, u64>,
     /// What became of the catching plan, where it was shrunk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shrunk: Option<ShrunkLine>,
@@ -113,6 +120,9 @@ pub struct ShrunkLine {
     pub faults_before: u64,
     /// Client operations of the plan that it came from.
     pub operations_before: u64,
+    /// Classes of the faults that are left, and how many of each: without them the bug does not show.
+    #[serde(default)]
+    pub fault_classes: BTreeMap<String, u64>,
 }
 
 /// The last line of `mutants run --json`.

@@ -2,13 +2,21 @@
 //! checkers ask: what struck when, how far the final reads went, what a loss or its consequences are allowed by.
 //! Not here: the search for any anomaly.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::context::{Context, TopicContext};
+use super::groups::{self, GroupView};
 use super::order::{Fate, Malformed, PollOfQueue, QueueOrder, Send, VersionOrder};
 use crate::guarantee::{Allowance, Anomaly, Facts, Flush, Matrix};
 use crate::history::{Call, History, Mark, Operation, Queue, Value};
+
+/// A fault that struck.
+struct Strike<'a> {
+    at_us: u64,
+    class: &'a str,
+    nodes: &'a [u32],
+}
 
 /// Everything that a checker may look at.
 pub(super) struct Case<'a> {
@@ -16,9 +24,10 @@ pub(super) struct Case<'a> {
     pub(super) context: &'a Context,
     pub(super) matrix: &'a Matrix,
     pub(super) order: VersionOrder,
-    strikes: Vec<(u64, &'a str)>,
+    strikes: Vec<Strike<'a>>,
     has_final_polls: bool,
     reached: Option<bool>,
+    groups: BTreeMap<u32, GroupView>,
 }
 
 impl<'a> Case<'a> {
@@ -29,13 +38,19 @@ impl<'a> Case<'a> {
         let mut reached = None;
         for mark in &history.marks {
             match mark {
-                Mark::Fault { at_us, class, .. } => strikes.push((*at_us, class.as_str())),
+                Mark::Fault { at_us, class, nodes, .. } => strikes.push(Strike { at_us: *at_us, class, nodes }),
                 Mark::LivenessEnded { reached: whether, .. } => reached = Some(*whether),
                 Mark::NodeExit { .. } | Mark::LivenessBegan { .. } => {}
             }
         }
         let has_final_polls = order.has_final_polls;
-        Ok(Case { history, context, matrix, order, strikes, has_final_polls, reached })
+        let groups = groups::groups(history);
+        Ok(Case { history, context, matrix, order, strikes, has_final_polls, reached, groups })
+    }
+
+    /// The consumer groups by number.
+    pub(super) fn groups(&self) -> &BTreeMap<u32, GroupView> {
+        &self.groups
     }
 
     /// Whether the liveness phase reached its end; none where the history does not say.
@@ -68,9 +83,49 @@ impl<'a> Case<'a> {
 
     /// Classes of the faults that struck within the time, each once.
     pub(super) fn struck(&self, from_us: u64, to_us: u64) -> Vec<&'a str> {
-        let classes: BTreeSet<&str> =
-            self.strikes.iter().filter(|(at, _)| (from_us..=to_us).contains(at)).map(|(_, class)| *class).collect();
+        let classes: BTreeSet<&str> = self.strikes_within(from_us, to_us).map(|strike| strike.class).collect();
         classes.into_iter().collect()
+    }
+
+    fn strikes_within(&self, from_us: u64, to_us: u64) -> impl Iterator<Item = &Strike<'a>> {
+        self.strikes.iter().filter(move |strike| (from_us..=to_us).contains(&strike.at_us))
+    }
+
+    /// Whether power losses within the time may have hit every copy that had to be in sync: as many nodes as that.
+    fn has_lost_copies(&self, topic: &TopicContext, from_us: u64, to_us: u64) -> bool {
+        let losses = self.strikes_within(from_us, to_us).filter(|strike| strike.class == "power-loss");
+        let (mut nodes, mut unnamed) = (BTreeSet::<u32>::new(), 0usize);
+        for loss in losses {
+            nodes.extend(loss.nodes);
+            unnamed += usize::from(loss.nodes.is_empty());
+        }
+        let copies = topic.min_insync_replicas.min(self.replication(topic)).max(1);
+        nodes.len() + unnamed >= copies as usize
+    }
+
+    /// Copies of each record of the topic.
+    pub(super) fn replication(&self, topic: &TopicContext) -> u32 {
+        self.context.replication.max(topic.replication)
+    }
+
+    /// What the topic's settings and the faults within the time say, before anything about a send.
+    pub(super) fn topic_facts(&self, queue: Queue, from_us: u64, to_us: u64) -> Facts<'a> {
+        let topic = self.topic(queue);
+        Facts {
+            flush: Some(topic.flush),
+            faults: self.struck(from_us, to_us),
+            replication: self.replication(&topic),
+            min_insync_replicas: Some(topic.min_insync_replicas),
+            unclean_election: Some(topic.unclean_election),
+            failover: Some(topic.failover),
+            copies_lost: Some(self.has_lost_copies(&topic, from_us, to_us)),
+            ..Facts::default()
+        }
+    }
+
+    /// When a fault of the class struck for the first time at or after the time.
+    pub(super) fn first_strike(&self, class: &str, from_us: u64) -> Option<u64> {
+        self.strikes_within(from_us, u64::MAX).filter(|strike| strike.class == class).map(|strike| strike.at_us).min()
     }
 
     /// The timestamp that was sent with the value.
@@ -84,6 +139,7 @@ impl<'a> Case<'a> {
             | Call::Seek { .. }
             | Call::ListOffset { .. }
             | Call::DeleteRecords { .. }
+            | Call::Group { .. }
             | Call::CreateTopic { .. } => None,
         }
     }
@@ -147,46 +203,56 @@ impl<'a> Case<'a> {
         order: &QueueOrder,
         send: &Send,
     ) -> Option<Allowance> {
-        let flush = self.topic(queue).flush;
+        let topic = self.topic(queue);
+        // In a cluster what struck before a send may still move leaders after it.
+        let is_replicated = self.replication(&topic) > 1;
+        let since_us = if is_replicated { 0 } else { send.invoked_us };
         let facts = Facts {
-            flush: Some(flush),
             acks: Some(send.acks),
             idempotent: Some(send.idempotent),
             retried: Some(send.attempts > 1),
-            faults: self.struck(send.invoked_us, u64::MAX),
-            replication: self.context.replication,
-            newest: Some(self.is_newest(flush, order, send)),
-            ..Facts::default()
+            newest: Some(self.is_newest(topic.flush, order, send)),
+            copies_lost: Some(self.has_lost_copies(&topic, send.invoked_us, u64::MAX)),
+            ..self.topic_facts(queue, since_us, u64::MAX)
         };
         self.matrix.allowance(anomaly, &facts)
     }
 
     /// Facts about what may follow from losses in the queue, with the faults of the given time.
     pub(super) fn consequence_facts(&self, queue: Queue, order: &QueueOrder, from_us: u64, to_us: u64) -> Facts<'a> {
+        let topic = self.topic(queue);
+        // As for losses: in a cluster what struck before may still move leaders.
+        let since_us = if self.replication(&topic) > 1 { 0 } else { from_us };
         Facts {
-            flush: Some(self.topic(queue).flush),
-            faults: self.struck(from_us, to_us),
-            replication: self.context.replication,
             after_permitted_loss: Some(self.has_permitted_loss(queue, order)),
-            ..Facts::default()
+            copies_lost: Some(self.has_lost_copies(&topic, from_us, to_us)),
+            ..self.topic_facts(queue, since_us, to_us)
         }
     }
 
     /// Whether a bit flip struck while nothing proved that the send's records were synced.
     fn is_newest(&self, flush: Flush, order: &QueueOrder, send: &Send) -> bool {
-        let mut flips = self.strikes.iter().filter(|(at, class)| *class == "bit-flip" && *at >= send.invoked_us);
-        if flush != Flush::Ack || flips.clone().next().is_none() {
-            return flips.next().is_some();
+        let flips: Vec<u64> = self
+            .strikes_within(send.invoked_us, u64::MAX)
+            .filter(|strike| strike.class == "bit-flip")
+            .map(|strike| strike.at_us)
+            .collect();
+        if flush != Flush::Ack || flips.is_empty() {
+            return !flips.is_empty();
         }
-        let Some((_, since_us)) = send.placed() else { return flips.next().is_some() };
+        let Some((_, placed_us)) = send.placed() else { return true };
+        // The copy that was lost may have been seen long before the answer, which then is that of another attempt.
+        let since_us = send.seen.map_or(placed_us, |(_, seen_us)| placed_us.min(seen_us));
         let later = order.sends.iter().filter(|later| later.fate == Fate::Acknowledged && later.invoked_us > since_us);
         let proved_us = later.map(|later| later.completed_us).min().unwrap_or(u64::MAX);
-        flips.any(|(at, _)| *at <= proved_us)
+        flips.iter().any(|at_us| *at_us <= proved_us)
     }
 
-    /// Whether a rotten tail may have been cut from the queue. Only bit flips ask: other losses are told by the settings.
+    /// Whether records of the queue may lawfully have been lost: a rotten tail that was cut, what a leader alone had
+    /// acknowledged. Other losses are told by the settings.
     fn has_permitted_loss(&self, queue: Queue, order: &QueueOrder) -> bool {
-        if !self.strikes.iter().any(|(_, class)| *class == "bit-flip") {
+        let is_replicated = self.replication(&self.topic(queue)) > 1;
+        if !is_replicated && !self.strikes.iter().any(|strike| strike.class == "bit-flip") {
             return false;
         }
         *order.has_permitted_loss.get_or_init(|| {
@@ -195,7 +261,8 @@ impl<'a> Case<'a> {
             }
             order.sends.iter().filter(|send| send.placed().is_some()).any(|send| {
                 !order.final_values.covers(send.first_value..send.end_value())
-                    && self.loss_allowance(Anomaly::Ghost, queue, order, send).is_some()
+                    && (self.loss_allowance(Anomaly::Ghost, queue, order, send).is_some()
+                        || self.loss_allowance(Anomaly::LostWrite, queue, order, send).is_some())
             })
         })
     }

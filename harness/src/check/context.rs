@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::guarantee::Flush;
 use crate::history::ClientId;
-use crate::plan::{ClientAction, Plan, Role};
+use crate::plan::{ClientAction, CommitWhen, GroupProtocol, Plan, Role};
 
 /// Bytes that a record may take beyond its value at most: key, headers, and a batch and a frame of its own.
 const RECORD_OVERHEAD_BYTES_MAXIMUM: u64 = 1_024;
@@ -17,7 +17,9 @@ pub struct Context {
     pub topics: Vec<TopicContext>,
     /// Requests in flight at most, by producing client. Others count as having several.
     pub in_flight: BTreeMap<ClientId, u32>,
-    /// Copies of each record, at least 1.
+    /// Consumer groups by number; what is not named is a classic group that commits after processing.
+    pub groups: BTreeMap<u32, GroupContext>,
+    /// Copies of each record, at least 1; a topic may have more.
     pub replication: u32,
     /// Bytes that any record takes in the log at most; bounds what retention by size may remove.
     pub record_bytes_maximum: u64,
@@ -28,11 +30,23 @@ pub struct Context {
     pub has_liveness_phase: bool,
 }
 
+/// What is known of a consumer group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupContext {
+    /// How members take part.
+    pub protocol: GroupProtocol,
+    /// When they commit.
+    pub commit: CommitWhen,
+}
+
 /// Settings of one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicContext {
     /// When appends are synced.
     pub flush: Flush,
+    /// Under `Flush::Interval`, milliseconds that an acknowledged record may stay unsynced; none where it is not known. Only
+    /// who knows the disk can set it: the interval says when a sync begins, not how long it takes for all files written.
+    pub unsynced_ms_maximum: Option<u64>,
     /// Age in milliseconds past which records may be deleted.
     pub retention_ms: Option<i64>,
     /// Size in bytes past which the oldest records may be deleted.
@@ -41,16 +55,29 @@ pub struct TopicContext {
     pub is_log_shared: bool,
     /// Whether records have the producer's timestamps (not the time of append).
     pub has_create_time: bool,
+    /// Copies of each record, at least 1; `Context::replication` counts where it is larger.
+    pub replication: u32,
+    /// Copies that must be in sync for acks=all.
+    pub min_insync_replicas: u32,
+    /// Whether a replica that is not in sync may be elected.
+    pub unclean_election: bool,
+    /// Whether a dead leader is replaced.
+    pub failover: bool,
 }
 
 impl Default for TopicContext {
     fn default() -> TopicContext {
         TopicContext {
             flush: Flush::Ack,
+            unsynced_ms_maximum: None,
             retention_ms: None,
             retention_bytes: None,
             is_log_shared: false,
             has_create_time: true,
+            replication: 1,
+            min_insync_replicas: 1,
+            unclean_election: false,
+            failover: true,
         }
     }
 }
@@ -61,6 +88,7 @@ impl Context {
         Context {
             topics,
             in_flight: BTreeMap::new(),
+            groups: BTreeMap::new(),
             replication: 1,
             record_bytes_maximum,
             wall_start_ms: None,
@@ -70,18 +98,37 @@ impl Context {
 
     /// What a plan says.
     pub fn of_plan(plan: &Plan) -> Context {
-        let topics = plan.topics.iter().map(|topic| TopicContext::of_settings(&plan.settings, &topic.config)).collect();
+        let topics = plan.topics.iter().map(|topic| TopicContext {
+            replication: topic.replication,
+            ..TopicContext::of_settings(&plan.settings, &topic.config)
+        });
+        let topics: Vec<TopicContext> = topics.collect();
+        let replication = topics.iter().map(|topic| topic.replication).min().unwrap_or(1);
         let mut context = Context::of_topics(topics, largest_record(plan));
         context.has_liveness_phase = true;
+        context.replication = replication;
         for (index, client) in plan.clients.iter().enumerate() {
             match &client.role {
                 Role::Producer { in_flight, .. } => {
                     context.in_flight.insert(ClientId(index as u32), *in_flight);
                 }
+                Role::Member { group, protocol, commit, .. } => {
+                    context.groups.insert(*group, GroupContext { protocol: *protocol, commit: *commit });
+                }
                 Role::Consumer { .. } => {}
             }
         }
         context
+    }
+
+    /// Whether the group has generations of its own, and not its members.
+    pub(super) fn is_classic(&self, group: u32) -> bool {
+        self.groups.get(&group).is_none_or(|group| group.protocol == GroupProtocol::Classic)
+    }
+
+    /// Whether the group's members commit before they process.
+    pub(super) fn commits_before(&self, group: u32) -> bool {
+        self.groups.get(&group).is_some_and(|group| group.commit == CommitWhen::Before)
     }
 
     /// The same with the wall clock of the brokers at the run's begin.
@@ -104,9 +151,16 @@ impl TopicContext {
         };
         TopicContext {
             flush,
+            unsynced_ms_maximum: None,
             retention_ms: limit(pick("retention.ms", "retention-ms")),
             retention_bytes: limit(pick("retention.bytes", "retention-bytes")).map(i64::unsigned_abs),
             is_log_shared: pick("mqassay.layout", "layout").is_none_or(|layout| layout != "partitioned"),
+            replication: 1,
+            min_insync_replicas: pick("min.insync.replicas", "min-insync-replicas")
+                .and_then(|least| least.parse().ok())
+                .unwrap_or(1),
+            unclean_election: pick("unclean.leader.election.enable", "unclean-election").is_some_and(|on| on == "true"),
+            failover: pick("mqassay.failover", "failover").is_none_or(|on| on != "false"),
             has_create_time: config.get("message.timestamp.type").is_none_or(|kind| kind != "LogAppendTime"),
         }
     }
@@ -123,6 +177,8 @@ fn largest_record(plan: &Plan) -> u64 {
         ClientAction::Poll { .. }
         | ClientAction::Seek { .. }
         | ClientAction::ListOffset { .. }
+        | ClientAction::Crash { .. }
+        | ClientAction::Leave
         | ClientAction::DeleteRecords { .. } => 0,
     });
     values.max().unwrap_or(0) + RECORD_OVERHEAD_BYTES_MAXIMUM

@@ -19,6 +19,7 @@ pub(super) fn check(case: &Case<'_>) -> Result<Vec<Occurrence>, String> {
             | Call::Seek { .. }
             | Call::ListOffset { .. }
             | Call::DeleteRecords { .. }
+            | Call::Group { .. }
             | Call::CreateTopic { .. } => {}
         }
     }

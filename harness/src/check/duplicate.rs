@@ -50,6 +50,10 @@ fn repeated(
             acks: send.map(|send| send.acks),
             retried: send.map(|send| send.attempts > 1),
             superseded: Some(is_there != [true, true]),
+            // The copy that is gone must itself have been lost lawfully; losses elsewhere in the queue excuse nothing here.
+            after_permitted_loss: send.map(|send| {
+                is_there != [true, true] && case.loss_allowance(Anomaly::Ghost, queue, order, send).is_some()
+            }),
             ..case.consequence_facts(queue, order, send.map_or(0, |send| send.invoked_us), u64::MAX)
         };
         let mut evidence: Vec<Evidence> = Vec::new();

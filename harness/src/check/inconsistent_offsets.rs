@@ -38,7 +38,9 @@ fn occurrence(case: &Case<'_>, queue: Queue, order: &QueueOrder, one: &Strand, o
         .collect();
     let sent_us = gone.iter().map(|send| send.invoked_us).min();
     // One of these very values must have been lost lawfully; losses elsewhere in the queue excuse nothing here.
-    let is_lawful = gone.iter().any(|send| case.loss_allowance(Anomaly::Ghost, queue, order, send).is_some());
+    let is_lawful = gone.iter().any(|send| {
+        [Anomaly::Ghost, Anomaly::LostWrite].iter().any(|loss| case.loss_allowance(*loss, queue, order, send).is_some())
+    });
     let facts = sent_us.map(|sent_us| Facts {
         after_permitted_loss: Some(is_lawful),
         ..case.consequence_facts(queue, order, sent_us, u64::MAX)

@@ -4,22 +4,30 @@
 //! checkers do: outcomes of three kinds, and a finding is weighed by the producer and the topic it concerns.
 
 mod case;
+mod commit_ahead;
+mod commits;
 mod context;
 mod corrupt_payload;
 mod deletion;
+mod dual_ownership;
 mod duplicate;
 mod final_reads;
 mod ghost;
+mod groups;
+#[cfg(test)]
+mod groups_tests;
 mod inconsistent_offsets;
 mod lost_write;
 mod no_progress;
 mod nonmonotonic_poll;
 mod nonmonotonic_send;
 mod order;
+mod permitted_loss_exceeded;
 mod phantom_write;
 mod poll_skip;
 mod premature_deletion;
 mod ranges;
+mod rebalance_livelock;
 #[cfg(test)]
 mod recorded;
 mod regression;
@@ -32,10 +40,11 @@ mod strands;
 mod unseen;
 mod verdict;
 mod wrong_offset_lookup;
+mod zombie_commit;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use context::{Context, TopicContext};
+pub use context::{Context, GroupContext, TopicContext};
 pub use verdict::{Evidence, Finding, Unjudged, Verdict};
 
 use crate::guarantee::Matrix;
@@ -50,7 +59,7 @@ struct Checker {
 }
 
 /// Every checker, in the order of the published taxonomy.
-const CHECKERS: [Checker; 16] = [
+const CHECKERS: [Checker; 22] = [
     Checker { name: "lost-write", check: lost_write::check },
     Checker { name: "unseen", check: unseen::check },
     Checker { name: "ghost", check: ghost::check },
@@ -65,6 +74,12 @@ const CHECKERS: [Checker; 16] = [
     Checker { name: "regression", check: regression::check },
     Checker { name: "resurrected", check: resurrected::check },
     Checker { name: "premature-deletion", check: premature_deletion::check },
+    Checker { name: "permitted-loss-exceeded", check: permitted_loss_exceeded::check },
+    Checker { name: "dual-ownership", check: dual_ownership::check },
+    Checker { name: "commits", check: commits::check },
+    Checker { name: "commit-ahead", check: commit_ahead::check },
+    Checker { name: "zombie-commit", check: zombie_commit::check },
+    Checker { name: "rebalance-livelock", check: rebalance_livelock::check },
     Checker { name: "self-crash", check: self_crash::check },
     Checker { name: "no-progress", check: no_progress::check },
 ];

@@ -361,6 +361,7 @@ impl Send {
             | Call::Seek { .. }
             | Call::ListOffset { .. }
             | Call::DeleteRecords { .. }
+            | Call::Group { .. }
             | Call::CreateTopic { .. } => unreachable!("a send is made of a produce operation"),
         }
     }
@@ -453,7 +454,7 @@ impl Builder {
                 }
                 order.deletions.push(Deletion { operation: index, before, answered, invoked_us: operation.invoked_us });
             }
-            Call::CreateTopic { .. } => {}
+            Call::CreateTopic { .. } | Call::Group { .. } => {}
         }
         Ok(())
     }

@@ -58,6 +58,42 @@ fn unsynced_records_may_go_with_the_power_and_not_otherwise() {
 }
 
 #[test]
+fn a_permitted_loss_has_the_age_that_the_flush_interval_bounds() {
+    let lost = |bound_ms, struck: &[&str]| {
+        let mut sample = Sample::new().flush(Flush::Interval).sent(0, 1, 0).sent(1, 1, 1);
+        sample.context.topics[0].unsynced_ms_maximum = bound_ms;
+        // Each send and each fault takes its own millisecond: the second record is acknowledged after 2.5 ms.
+        for class in struck {
+            sample = sample.fault(class);
+        }
+        sample.last(0, &[(0, 1, 0)])
+    };
+    let old: &[_] = &["kill", "kill", "kill", "power-loss"];
+    lost(Some(3), old).expect(&[("permitted-loss-exceeded", 1)], &[("unseen", 1)]);
+    lost(Some(4), old).expect(&[], &[("unseen", 1)]);
+    lost(None, old).expect(&[], &[("unseen", 1)]);
+    lost(Some(3), &["power-loss", "kill", "kill", "power-loss"]).expect(&[], &[("unseen", 1)]);
+    for excuse in ["pause", "disk-slow", "sync-error"] {
+        lost(Some(3), &["kill", excuse, "kill", "power-loss"]).expect(&[], &[("unseen", 1)]);
+    }
+    // Not lost by the power: no setting permits that, and it is told once.
+    lost(Some(3), &["kill", "kill", "kill", "kill"]).expect(&[("unseen", 1)], &[]);
+}
+
+#[test]
+fn an_idempotent_duplicate_is_legal_where_the_first_copy_was_cut_as_torn_after_rot() {
+    let retried = || Sample::new().sent(0, 2, 0).idempotent(2);
+    let last = |sample: Sample| sample.last(0, &[(0, 2, 0), (3, 1, 2), (2, 1, 3)]);
+    let read = || retried().unknown(2, 1).poll(0, &[(0, 3, 0)]);
+    let allowed = &[("duplicate", 1), ("inconsistent-offsets", 1)];
+    last(read().fault("bit-flip").sent(3, 1, 2)).expect(&[], allowed);
+    // An append acknowledged after the first copy was read, before the bit flipped, proves that it was synced.
+    let proved = retried().unknown(2, 1).poll(0, &[(0, 3, 0)]).sent(4, 1, 3).fault("bit-flip").sent(3, 1, 2);
+    let verdict = judge(&last(proved).history, &Sample::new().context);
+    assert_eq!(verdict.violations().get("duplicate"), Some(&1), "{verdict:#?}");
+}
+
+#[test]
 fn a_value_that_was_read_and_never_acknowledged_must_stay_too() {
     let vanished = |sample: Sample| {
         sample.sent(0, 1, 0).unknown(1, 1).poll(0, &[(0, 2, 0)]).fault("power-loss").last(0, &[(0, 1, 0)])

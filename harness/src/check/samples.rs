@@ -85,6 +85,11 @@ impl Sample {
         self.read(9, position, runs, false)
     }
 
+    /// A poll of a client from the position.
+    pub(super) fn polled_by(self, client: u32, position: i64, runs: &[(u64, u32, i64)]) -> Sample {
+        self.read(client, position, runs, false)
+    }
+
     /// A final poll.
     pub(super) fn last(self, position: i64, runs: &[(u64, u32, i64)]) -> Sample {
         self.read(99, position, runs, true)
@@ -129,7 +134,7 @@ impl Sample {
     /// A fault of the class strikes.
     pub(super) fn fault(mut self, class: &str) -> Sample {
         self.now_us += 1_000;
-        self.history.marks.push(Mark::Fault { at_us: self.now_us, class: class.to_owned(), fault: 0 });
+        self.history.marks.push(Mark::Fault { at_us: self.now_us, class: class.to_owned(), fault: 0, nodes: vec![0] });
         self
     }
 
@@ -144,6 +149,11 @@ impl Sample {
         let last = self.history.operations.last_mut().expect("an operation was written before");
         last.invoked_us -= 1_600;
         self
+    }
+
+    /// An operation of a client.
+    pub(super) fn push_for(self, client: u32, outcome: Outcome, call: Call) -> Sample {
+        self.push(client, outcome, call)
     }
 
     fn push(mut self, client: u32, outcome: Outcome, call: Call) -> Sample {

@@ -13,25 +13,35 @@ pub(super) fn check(case: &Case<'_>) -> Result<Vec<Occurrence>, String> {
     for (queue, order) in &case.order.queues {
         let finals = FinalReads::of(case, *queue, order);
         for send in order.sends.iter().filter(|send| send.fate == Fate::Acknowledged) {
-            let missing = order.final_values.missing_from(send.first_value..send.end_value());
-            let (mut count, mut first) = (0, None);
-            for values in missing {
-                let owed = match send.answered_offset {
-                    Some(first_offset) => {
-                        let offset = first_offset + (values.start - send.first_value);
-                        finals.owed(offset..offset + (values.end - values.start), values.start)
-                    }
-                    None => owed_somewhere(case, *queue, order, values.start..values.end),
-                };
-                count += owed.len() as u64;
-                first = first.or(owed.first().map(|offset| (values.start, *offset)));
-            }
-            if let Some((value, offset)) = first {
-                found.push(occurrence(case, *queue, order, send, count, (value, offset)));
+            if let Some((count, first)) = missing(case, *queue, order, &finals, send) {
+                found.push(occurrence(case, *queue, order, send, count, first));
             }
         }
     }
     Ok(found)
+}
+
+/// How many of the send's values the final reads owe and do not show, and the first of them with its offset.
+pub(super) fn missing(
+    case: &Case<'_>,
+    queue: Queue,
+    order: &QueueOrder,
+    finals: &FinalReads<'_>,
+    send: &Send,
+) -> Option<(u64, (u64, u64))> {
+    let (mut count, mut first) = (0, None);
+    for values in order.final_values.missing_from(send.first_value..send.end_value()) {
+        let owed = match send.answered_offset {
+            Some(first_offset) => {
+                let offset = first_offset + (values.start - send.first_value);
+                finals.owed(offset..offset + (values.end - values.start), values.start)
+            }
+            None => owed_somewhere(case, queue, order, values.start..values.end),
+        };
+        count += owed.len() as u64;
+        first = first.or(owed.first().map(|offset| (values.start, *offset)));
+    }
+    first.map(|first| (count, first))
 }
 
 /// Values whose offset nobody told: owed only where the reads reached the end and nothing can have been deleted.

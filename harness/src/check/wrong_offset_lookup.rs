@@ -65,6 +65,7 @@ fn lookups(case: &Case<'_>) -> Vec<Lookup> {
             | Call::Produce { .. }
             | Call::Poll { .. }
             | Call::DeleteRecords { .. }
+            | Call::Group { .. }
             | Call::CreateTopic { .. } => continue,
         };
         lookups.push(Lookup {
@@ -133,6 +134,7 @@ fn pieces<'a>(case: &Case<'a>, order: &'a QueueOrder) -> Vec<Piece<'a>> {
             | Call::Seek { .. }
             | Call::ListOffset { .. }
             | Call::DeleteRecords { .. }
+            | Call::Group { .. }
             | Call::CreateTopic { .. } => {}
         }
     }

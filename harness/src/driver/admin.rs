@@ -6,7 +6,10 @@ use std::time::Duration;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::messages::{BrokerId, CreateTopicsRequest, DeleteRecordsRequest, ListOffsetsRequest};
+use kafka_protocol::messages::offset_for_leader_epoch_request::{OffsetForLeaderPartition, OffsetForLeaderTopic};
+use kafka_protocol::messages::{
+    BrokerId, CreateTopicsRequest, DeleteRecordsRequest, ListOffsetsRequest, OffsetForLeaderEpochRequest,
+};
 use kafka_protocol::protocol::StrBytes;
 
 use super::cluster::{Cluster, topic_name};
@@ -34,6 +37,8 @@ pub struct NewTopic {
     pub name: String,
     /// Number of partitions.
     pub partitions: i32,
+    /// Copies of each partition; -1 leaves it to the broker's default.
+    pub replication: i16,
     /// Its settings.
     pub config: BTreeMap<String, String>,
 }
@@ -59,6 +64,30 @@ impl<D: Dial, T: Timer> Cluster<D, T> {
         Ok(ListedOffset { offset: found.offset, timestamp_ms: found.timestamp })
     }
 
+    /// One OffsetForLeaderEpoch of one partition: the end of the newest epoch up to the given one, -1 where the leader
+    /// knows none.
+    pub async fn end_of_epoch(
+        &self,
+        partition: &TopicPartition,
+        epoch: i32,
+        deadline: Duration,
+    ) -> Result<i64, CallError> {
+        let asked = OffsetForLeaderPartition::default()
+            .with_partition(partition.partition)
+            .with_current_leader_epoch(self.leader_epoch(partition))
+            .with_leader_epoch(epoch);
+        let topic =
+            OffsetForLeaderTopic::default().with_topic(topic_name(&partition.topic)).with_partitions(vec![asked]);
+        let request = OffsetForLeaderEpochRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
+        let result = self.call_leader(partition, &request, deadline).await;
+        let answer = self.forgetting_stale(partition, result)?;
+        let topics = answer.topics.iter().filter(|topic| topic.topic.as_str() == partition.topic);
+        let found = topics.flat_map(|topic| &topic.partitions).find(|found| found.partition == partition.partition);
+        let found = found.ok_or_else(|| missing("OffsetForLeaderEpoch", partition))?;
+        self.forgetting_stale(partition, answered("OffsetForLeaderEpoch", found.error_code))?;
+        Ok(found.end_offset)
+    }
+
     /// One DeleteRecords of one partition; the answer is its new log start.
     pub async fn delete_records(
         &self,
@@ -81,7 +110,7 @@ impl<D: Dial, T: Timer> Cluster<D, T> {
         Ok(found.low_watermark)
     }
 
-    /// One CreateTopics of one topic, one replica each partition.
+    /// One CreateTopics of one topic, with as many replicas as the system gives where nothing is said.
     pub async fn create_topic(&self, topic: &NewTopic, deadline: Duration) -> Result<(), CallError> {
         let config = topic.config.iter().map(|(name, value)| {
             CreatableTopicConfig::default()
@@ -91,7 +120,7 @@ impl<D: Dial, T: Timer> Cluster<D, T> {
         let asked = CreatableTopic::default()
             .with_name(topic_name(&topic.name))
             .with_num_partitions(topic.partitions)
-            .with_replication_factor(1)
+            .with_replication_factor(topic.replication)
             .with_configs(config.collect());
         let timeout = deadline.saturating_sub(self.timer().monotonic());
         let request =

@@ -11,6 +11,7 @@ use std::time::Duration;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
 use kafka_protocol::protocol::{Request, StrBytes};
+use uuid::Uuid;
 
 use super::connection::Connection;
 use super::errors::{Attempts, CallError};
@@ -32,6 +33,10 @@ pub struct ClusterOptions {
     pub backoff_minimum: Duration,
     /// Largest back-off, before the jitter of at most half of it.
     pub backoff_maximum: Duration,
+    /// Whether asking for a topic that is not there creates it.
+    pub auto_create: bool,
+    /// The client mutant P4; see `mutant::ClientMutant::RestampsAppended`.
+    pub restamps: bool,
 }
 
 /// A client's view of its cluster; clones share it.
@@ -63,11 +68,27 @@ struct Slot<T: Timer> {
     retry_at: Duration,
 }
 
+/// A partition's leader, as the newest metadata seen says.
+#[derive(Debug, Clone, Copy)]
+struct Leader {
+    /// None where it is not known, or is to be asked for again.
+    node: Option<i32>,
+    /// Metadata of an older epoch is stale, whoever sent it; -1 where the broker knows no epochs.
+    epoch: i32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct TopicMetadata {
+    id: Uuid,
+    partitions: i32,
+}
+
 #[derive(Default)]
 struct Metadata {
     addresses: BTreeMap<i32, String>,
     controller: Option<i32>,
-    leaders: BTreeMap<TopicPartition, i32>,
+    leaders: BTreeMap<TopicPartition, Leader>,
+    topics: BTreeMap<String, TopicMetadata>,
     /// How many nodes were asked for metadata so far; the next one is asked next.
     asked: usize,
 }
@@ -170,7 +191,8 @@ impl<D: Dial, T: Timer> Cluster<D, T> {
         if let Some(address) = self.known_leader(partition) {
             return Ok(address);
         }
-        let answer = self.refresh(std::slice::from_ref(&partition.topic), true, deadline).await?;
+        let answer =
+            self.refresh(std::slice::from_ref(&partition.topic), self.inner.options.auto_create, deadline).await?;
         if let Some(address) = self.known_leader(partition) {
             return Ok(address);
         }
@@ -182,13 +204,63 @@ impl<D: Dial, T: Timer> Cluster<D, T> {
 
     fn known_leader(&self, partition: &TopicPartition) -> Option<String> {
         let metadata = self.inner.metadata.borrow();
-        let leader = metadata.leaders.get(partition)?;
-        metadata.addresses.get(leader).cloned()
+        let leader = metadata.leaders.get(partition)?.node?;
+        metadata.addresses.get(&leader).cloned()
+    }
+
+    /// The leader epoch of the newest metadata seen, -1 where none is known.
+    pub fn leader_epoch(&self, partition: &TopicPartition) -> i32 {
+        self.inner.metadata.borrow().leaders.get(partition).map_or(-1, |leader| leader.epoch)
+    }
+
+    /// Number of the topic's partitions, as the metadata says now.
+    pub(crate) async fn partition_count(&self, topic: &str, deadline: Duration) -> Result<i32, CallError> {
+        self.refresh(&[topic.to_string()], false, deadline).await?;
+        Ok(self.inner.metadata.borrow().topics.get(topic).map_or(0, |topic| topic.partitions))
+    }
+
+    /// The topic's id, asking for the metadata where it is not known.
+    pub(crate) async fn id_of(&self, topic: &str, deadline: Duration) -> Result<Uuid, CallError> {
+        let known = |metadata: &Metadata| metadata.topics.get(topic).map(|topic| topic.id);
+        if let Some(id) = known(&self.inner.metadata.borrow()) {
+            return Ok(id);
+        }
+        self.refresh(&[topic.to_string()], false, deadline).await?;
+        let id = known(&self.inner.metadata.borrow());
+        id.ok_or_else(|| no_topic(topic))
+    }
+
+    /// The name of the topic with an id, which must be one of `topics`, asking for the metadata where it is not known.
+    pub(crate) async fn topic_of(&self, id: Uuid, topics: &[String], deadline: Duration) -> Result<String, CallError> {
+        let known = |metadata: &Metadata| {
+            metadata.topics.iter().find(|(_, topic)| topic.id == id).map(|(name, _)| name.clone())
+        };
+        if let Some(name) = known(&self.inner.metadata.borrow()) {
+            return Ok(name);
+        }
+        self.refresh(topics, false, deadline).await?;
+        let name = known(&self.inner.metadata.borrow());
+        name.ok_or_else(|| no_topic(&id.to_string()))
+    }
+
+    /// A new id for a member of a group, as members of the consumer protocol make their own.
+    pub(crate) fn new_member_id(&self) -> String {
+        let Inner { options, draws, .. } = &*self.inner;
+        let half = || draws.draw("member-id", options.entity);
+        Uuid::from_u64_pair(half(), half()).to_string()
+    }
+
+    /// Asks the next node in turn.
+    pub(crate) async fn call_any<R: Request>(&self, request: &R, deadline: Duration) -> Result<R::Response, CallError> {
+        let deadline = deadline.min(self.after(self.inner.options.request_timeout));
+        self.connect(&self.next_to_ask(), deadline).await?.call(request, deadline).await
     }
 
     /// Forgets who leads a partition, so that the next call asks.
     pub fn forget_leader(&self, partition: &TopicPartition) {
-        self.inner.metadata.borrow_mut().leaders.remove(partition);
+        if let Some(leader) = self.inner.metadata.borrow_mut().leaders.get_mut(partition) {
+            leader.node = None;
+        }
     }
 
     /// The controller's address, or that of the first known node.
@@ -239,13 +311,21 @@ impl<D: Dial, T: Timer> Cluster<D, T> {
         metadata.controller = (answer.controller_id.0 >= 0).then_some(answer.controller_id.0);
         for topic in &answer.topics {
             let Some(name) = &topic.name else { continue };
+            if topic.error_code == 0 {
+                let known = TopicMetadata { id: topic.topic_id, partitions: topic.partitions.len() as i32 };
+                metadata.topics.insert(name.to_string(), known);
+            }
             for partition in &topic.partitions {
                 let key = TopicPartition { topic: name.to_string(), partition: partition.partition_index };
-                if partition.error_code == 0 && partition.leader_id.0 >= 0 {
-                    metadata.leaders.insert(key, partition.leader_id.0);
-                } else {
-                    metadata.leaders.remove(&key);
+                let epoch = partition.leader_epoch;
+                let known = metadata.leaders.get(&key).map_or(-1, |leader| leader.epoch);
+                // A node that was cut off tells of leaders that are none any more.
+                if epoch >= 0 && epoch < known {
+                    continue;
                 }
+                let is_led = partition.error_code == 0 && partition.leader_id.0 >= 0;
+                let node = is_led.then_some(partition.leader_id.0);
+                metadata.leaders.insert(key, Leader { node, epoch: epoch.max(known) });
             }
         }
     }
@@ -285,6 +365,10 @@ impl<D: Dial, T: Timer> Cluster<D, T> {
             self.inner.timer.sleep_until(next).await;
         }
     }
+}
+
+fn no_topic(topic: &str) -> CallError {
+    CallError::NoLeader { partition: topic.to_string(), reason: "the metadata does not name the topic".to_string() }
 }
 
 /// A topic's name as the protocol's crate wants it.

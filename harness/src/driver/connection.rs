@@ -360,6 +360,7 @@ fn ceiling(key: i16) -> i16 {
         Ok(ApiKey::Produce | ApiKey::Fetch | ApiKey::Metadata) => 12,
         Ok(ApiKey::ListOffsets) => 9,
         Ok(ApiKey::ApiVersions) => 3,
+        Ok(ApiKey::OffsetCommit | ApiKey::OffsetFetch) => 9,
         Ok(_) | Err(()) => i16::MAX,
     }
 }

@@ -25,11 +25,24 @@ pub struct ConsumerOptions {
     pub fetch_max_bytes: u32,
 }
 
+/// Where a consumer stands in a partition.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// The next offset; none before the log start was asked for.
+    offset: Option<i64>,
+    /// The leader epoch of what lies before it, -1 where it is not known: after a seek.
+    epoch: i32,
+    /// The newest leader whose log is known to hold what was read (KIP-320).
+    checked: i32,
+}
+
+const UNPLACED: Place = Place { offset: None, epoch: -1, checked: -1 };
+
 /// A consumer with its positions.
 pub struct Consumer<D: Dial, T: Timer> {
     cluster: Cluster<D, T>,
     options: ConsumerOptions,
-    positions: BTreeMap<TopicPartition, Option<i64>>,
+    positions: BTreeMap<TopicPartition, Place>,
     /// Polls so far; each starts with another partition, for a broker fills its answer in the order of the request.
     polls: usize,
 }
@@ -65,18 +78,23 @@ pub struct PartitionRead {
 impl<D: Dial, T: Timer> Consumer<D, T> {
     /// A consumer of these partitions.
     pub fn assign(cluster: Cluster<D, T>, options: ConsumerOptions, partitions: Vec<TopicPartition>) -> Consumer<D, T> {
-        let positions = partitions.into_iter().map(|partition| (partition, None)).collect();
+        let positions = partitions.into_iter().map(|partition| (partition, UNPLACED)).collect();
         Consumer { cluster, options, positions, polls: 0 }
     }
 
     /// The next offset that a poll reads, where it is known and the partition assigned.
     pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
-        self.positions.get(partition).copied().flatten()
+        self.positions.get(partition)?.offset
     }
 
     /// Sets the position, assigning the partition if need be.
     pub fn seek(&mut self, partition: &TopicPartition, offset: i64) {
-        self.positions.insert(partition.clone(), Some(offset));
+        self.positions.insert(partition.clone(), Place { offset: Some(offset), ..UNPLACED });
+    }
+
+    /// Reads a partition no more.
+    pub fn unassign(&mut self, partition: &TopicPartition) {
+        self.positions.remove(partition);
     }
 
     /// Fetches every assigned partition once, one request per leader.
@@ -120,11 +138,30 @@ impl<D: Dial, T: Timer> Consumer<D, T> {
         let deadline = self.cluster.after(self.options.request_timeout);
         let address = self.cluster.leader(partition, deadline).await?;
         if let Some(position) = self.position(partition) {
-            return Ok((address, position));
+            return Ok((address, self.checked(partition, position, deadline).await?));
         }
         let listed = self.cluster.list_offset(partition, EARLIEST, deadline).await?;
-        self.positions.insert(partition.clone(), Some(listed.offset));
+        self.seek(partition, listed.offset);
         Ok((address, listed.offset))
+    }
+
+    /// The position, after a new leader was asked whether its log holds what was read. Where it does not, the log was
+    /// truncated (which a clean election never does), and the position goes back to where the logs part.
+    async fn checked(
+        &mut self,
+        partition: &TopicPartition,
+        position: i64,
+        deadline: Duration,
+    ) -> Result<i64, CallError> {
+        let leader_epoch = self.cluster.leader_epoch(partition);
+        let place = self.positions.get(partition).copied().unwrap_or(UNPLACED);
+        if place.epoch < 0 || leader_epoch <= place.checked {
+            return Ok(position);
+        }
+        let end = self.cluster.end_of_epoch(partition, place.epoch, deadline).await?;
+        let offset = if end >= 0 { end.min(position) } else { position };
+        self.positions.insert(partition.clone(), Place { offset: Some(offset), checked: leader_epoch, ..place });
+        Ok(offset)
     }
 
     async fn start_fetch(
@@ -139,6 +176,7 @@ impl<D: Dial, T: Timer> Consumer<D, T> {
         for (partition, position) in asked {
             let fetched = FetchPartition::default()
                 .with_partition(partition.partition)
+                .with_current_leader_epoch(self.cluster.leader_epoch(partition))
                 .with_fetch_offset(*position)
                 .with_partition_max_bytes(limit);
             match topics.last_mut() {
@@ -172,8 +210,11 @@ impl<D: Dial, T: Timer> Consumer<D, T> {
             });
             match self.cluster.forgetting_stale(&partition, checked) {
                 Ok(found) => {
-                    let read = read_partition(partition, from, found);
-                    self.positions.insert(read.partition.clone(), Some(read.next));
+                    let (read, epoch) = read_partition(partition, from, found);
+                    let before = self.positions.get(&read.partition).copied().unwrap_or(UNPLACED);
+                    let checked = before.checked.max(self.cluster.leader_epoch(&read.partition));
+                    let place = Place { offset: Some(read.next), epoch: epoch.unwrap_or(before.epoch), checked };
+                    self.positions.insert(read.partition.clone(), place);
                     polled.read.push(read);
                 }
                 Err(error) => polled.failed.push((partition, error)),
@@ -191,9 +232,10 @@ impl<D: Dial, T: Timer> Consumer<D, T> {
     }
 }
 
-fn read_partition(partition: TopicPartition, from: i64, found: &PartitionData) -> PartitionRead {
+/// What was read, and the leader epoch of its last batch.
+fn read_partition(partition: TopicPartition, from: i64, found: &PartitionData) -> (PartitionRead, Option<i32>) {
     let contents = read_batches(found.records.clone().unwrap_or_default(), from);
-    PartitionRead {
+    let read = PartitionRead {
         partition,
         from,
         next: contents.next_offset.unwrap_or(from),
@@ -201,5 +243,6 @@ fn read_partition(partition: TopicPartition, from: i64, found: &PartitionData) -
         damage: contents.damage,
         high_watermark: found.high_watermark,
         log_start_offset: found.log_start_offset,
-    }
+    };
+    (read, contents.leader_epoch)
 }

@@ -32,8 +32,24 @@ pub struct Meaning {
 
 /// OFFSET_OUT_OF_RANGE: the position lies below the log start or beyond the end.
 pub const OFFSET_OUT_OF_RANGE: i16 = 1;
+/// ILLEGAL_GENERATION: the group has gone on without the member.
+pub const ILLEGAL_GENERATION: i16 = 22;
+/// UNKNOWN_MEMBER_ID: the group has forgotten the member.
+pub const UNKNOWN_MEMBER_ID: i16 = 25;
+/// REBALANCE_IN_PROGRESS: members are to join again.
+pub const REBALANCE_IN_PROGRESS: i16 = 27;
+/// MEMBER_ID_REQUIRED: join again with the id of the answer.
+pub const MEMBER_ID_REQUIRED: i16 = 79;
+/// FENCED_INSTANCE_ID: another member has taken the static member's place.
+pub const FENCED_INSTANCE_ID: i16 = 82;
+/// FENCED_MEMBER_EPOCH: the group has gone on without the member.
+pub const FENCED_MEMBER_EPOCH: i16 = 110;
+/// STALE_MEMBER_EPOCH: the member has a newer epoch and has not heard of it.
+pub const STALE_MEMBER_EPOCH: i16 = 113;
 /// TOPIC_ALREADY_EXISTS.
 pub const TOPIC_ALREADY_EXISTS: i16 = 36;
+/// INVALID_REPLICATION_FACTOR: more copies than there are nodes now.
+pub const INVALID_REPLICATION_FACTOR: i16 = 38;
 /// OUT_OF_ORDER_SEQUENCE_NUMBER: a gap before the batch.
 pub const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
 /// DUPLICATE_SEQUENCE_NUMBER: the batch is in the log, and older than what the broker remembers of the producer.
@@ -73,6 +89,11 @@ const fn ambiguous(code: i16, name: &'static str) -> Meaning {
     Meaning { code, name, retriable: true, effect: Effect::Unknown, stale_metadata: false }
 }
 
+/// Another node may be right; but a leader that is replaced answers so what it had appended before, which may stay.
+const fn replaced(code: i16, name: &'static str) -> Meaning {
+    Meaning { code, name, retriable: true, effect: Effect::Unknown, stale_metadata: true }
+}
+
 const TABLE: &[Meaning] = &[
     Meaning {
         code: -1,
@@ -86,27 +107,36 @@ const TABLE: &[Meaning] = &[
     elsewhere(3, "UNKNOWN_TOPIC_OR_PARTITION"),
     refused(4, "INVALID_FETCH_SIZE"),
     elsewhere(5, "LEADER_NOT_AVAILABLE"),
-    elsewhere(6, "NOT_LEADER_OR_FOLLOWER"),
+    replaced(6, "NOT_LEADER_OR_FOLLOWER"),
     ambiguous(7, "REQUEST_TIMED_OUT"),
     later(8, "BROKER_NOT_AVAILABLE"),
     elsewhere(9, "REPLICA_NOT_AVAILABLE"),
     refused(10, "MESSAGE_TOO_LARGE"),
+    refused(12, "OFFSET_METADATA_TOO_LARGE"),
     ambiguous(13, "NETWORK_EXCEPTION"),
     later(14, "COORDINATOR_LOAD_IN_PROGRESS"),
-    later(15, "COORDINATOR_NOT_AVAILABLE"),
+    elsewhere(15, "COORDINATOR_NOT_AVAILABLE"),
     elsewhere(16, "NOT_COORDINATOR"),
     refused(17, "INVALID_TOPIC_EXCEPTION"),
     refused(18, "RECORD_LIST_TOO_LARGE"),
     later(19, "NOT_ENOUGH_REPLICAS"),
     ambiguous(20, "NOT_ENOUGH_REPLICAS_AFTER_APPEND"),
     refused(21, "INVALID_REQUIRED_ACKS"),
+    refused(ILLEGAL_GENERATION, "ILLEGAL_GENERATION"),
+    refused(23, "INCONSISTENT_GROUP_PROTOCOL"),
+    refused(24, "INVALID_GROUP_ID"),
+    refused(UNKNOWN_MEMBER_ID, "UNKNOWN_MEMBER_ID"),
+    refused(26, "INVALID_SESSION_TIMEOUT"),
+    later(REBALANCE_IN_PROGRESS, "REBALANCE_IN_PROGRESS"),
+    refused(28, "INVALID_COMMIT_OFFSET_SIZE"),
     refused(29, "TOPIC_AUTHORIZATION_FAILED"),
     refused(31, "CLUSTER_AUTHORIZATION_FAILED"),
     refused(32, "INVALID_TIMESTAMP"),
     refused(35, "UNSUPPORTED_VERSION"),
     refused(TOPIC_ALREADY_EXISTS, "TOPIC_ALREADY_EXISTS"),
     refused(37, "INVALID_PARTITIONS"),
-    refused(38, "INVALID_REPLICATION_FACTOR"),
+    // Brokers of a young cluster may not have registered yet.
+    later(INVALID_REPLICATION_FACTOR, "INVALID_REPLICATION_FACTOR"),
     refused(39, "INVALID_REPLICA_ASSIGNMENT"),
     refused(40, "INVALID_CONFIG"),
     elsewhere(41, "NOT_CONTROLLER"),
@@ -131,11 +161,17 @@ const TABLE: &[Meaning] = &[
     elsewhere(75, "UNKNOWN_LEADER_EPOCH"),
     refused(76, "UNSUPPORTED_COMPRESSION_TYPE"),
     later(78, "OFFSET_NOT_AVAILABLE"),
+    later(MEMBER_ID_REQUIRED, "MEMBER_ID_REQUIRED"),
+    refused(FENCED_INSTANCE_ID, "FENCED_INSTANCE_ID"),
     refused(87, "INVALID_RECORD"),
     later(89, "THROTTLING_QUOTA_EXCEEDED"),
     refused(90, "PRODUCER_FENCED"),
     elsewhere(100, "UNKNOWN_TOPIC_ID"),
     elsewhere(103, "INCONSISTENT_TOPIC_ID"),
+    refused(FENCED_MEMBER_EPOCH, "FENCED_MEMBER_EPOCH"),
+    later(111, "UNRELEASED_INSTANCE_ID"),
+    refused(112, "UNSUPPORTED_ASSIGNOR"),
+    refused(STALE_MEMBER_EPOCH, "STALE_MEMBER_EPOCH"),
 ];
 
 /// Why one attempt at a call failed.
@@ -308,17 +344,17 @@ mod tests {
 
     #[test]
     fn what_may_have_been_appended_is_never_refused() {
-        for code in [-1, 7, 13, 20, DUPLICATE_SEQUENCE_NUMBER, 56, 12345] {
+        for code in [-1, 6, 7, 13, 20, DUPLICATE_SEQUENCE_NUMBER, 56, 12345] {
             assert_eq!(meaning(code).effect, Effect::Unknown, "code {code}");
         }
-        for code in [2, 3, 6, 10, 19, 45, 47, 59, 87] {
+        for code in [2, 3, 10, 19, 45, 47, 59, 87] {
             assert_eq!(meaning(code).effect, Effect::None, "code {code}");
         }
     }
 
     #[test]
     fn an_operation_is_refused_only_if_every_attempt_was() {
-        let refused = CallError::Answered { api: "Produce".to_string(), code: 6 };
+        let refused = CallError::Answered { api: "Produce".to_string(), code: 3 };
         let lost = CallError::Lost { address: "a:1".to_string(), reason: "reset".to_string() };
         let mut attempts = Attempts::default();
         assert!(matches!(attempts.outcome(), Outcome::Refused(_)));

@@ -5,10 +5,13 @@
 //! connections and the metadata, `errors` says what every error code means. Not here: plans and histories (`workload`).
 
 pub mod admin;
+mod assignor;
 pub mod cluster;
 pub mod connection;
 pub mod consumer;
 pub mod errors;
+pub mod group;
+pub mod mutant;
 mod pending;
 pub mod producer;
 #[allow(clippy::disallowed_methods, reason = "the real arm of the ports: the system clock")]

@@ -91,6 +91,8 @@ pub(crate) enum Settled {
 pub(crate) struct PartitionQueue {
     is_idempotent: bool,
     attempts_maximum: u32,
+    /// The defect (client mutant P4): what may have been appended is stamped anew after a reset.
+    restamps: bool,
     identity: Option<Identity>,
     /// Whether a batch was acknowledged under the identity. Until then one batch at a time is in flight: a broker that
     /// knows nothing of a producer may take any sequence number for its first (Kafka does), and so the second batch
@@ -104,10 +106,11 @@ pub(crate) struct PartitionQueue {
 }
 
 impl PartitionQueue {
-    pub(crate) fn new(is_idempotent: bool, attempts_maximum: u32) -> PartitionQueue {
+    pub(crate) fn new(is_idempotent: bool, attempts_maximum: u32, restamps: bool) -> PartitionQueue {
         PartitionQueue {
             is_idempotent,
             attempts_maximum,
+            restamps,
             identity: None,
             is_established: false,
             next_sequence: 0,
@@ -163,7 +166,7 @@ impl PartitionQueue {
         }
         let mut kept = VecDeque::new();
         for mut entry in std::mem::take(&mut self.entries) {
-            if entry.failures.unknown.is_some() {
+            if entry.failures.unknown.is_some() && !self.restamps {
                 entry.end();
             } else {
                 entry.encoded = None;

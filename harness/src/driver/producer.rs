@@ -134,7 +134,9 @@ impl<D: Dial, T: Timer> Task<D, T> {
     fn submit(&mut self, Submission { batch, reply }: Submission) {
         let ProducerOptions { idempotent, attempts, request_timeout, .. } = self.options;
         let expires = self.cluster.after(request_timeout.saturating_mul(attempts));
-        let queue = self.queues.entry(batch.partition).or_insert_with(|| PartitionQueue::new(idempotent, attempts));
+        let restamps = self.cluster.options().restamps;
+        let queue =
+            self.queues.entry(batch.partition).or_insert_with(|| PartitionQueue::new(idempotent, attempts, restamps));
         queue.submit(self.submitted, batch.records, expires, reply);
         self.submitted += 1;
     }

@@ -115,6 +115,8 @@ pub struct Contents {
     pub damage: Vec<Damage>,
     /// The offset behind the last batch that was read, if there was one.
     pub next_offset: Option<i64>,
+    /// The leader epoch in the last batch that was read; none where no batch was read, or it has none.
+    pub leader_epoch: Option<i32>,
 }
 
 /// Writes one batch with base offset 0, as a producer sends it.
@@ -185,6 +187,8 @@ pub fn read_batches(mut bytes: Bytes, from: i64) -> Contents {
             return contents;
         }
         let batch = bytes.split_to(size);
+        let epoch = (&batch[12..16]).get_i32();
+        contents.leader_epoch = (epoch >= 0).then_some(epoch);
         let last_offset_delta = (&batch[23..27]).get_i32();
         match read_batch(&batch, base_offset) {
             Ok(records) => {

@@ -1,5 +1,6 @@
-//! A scripted broker for tests, over in-memory streams and tokio's paused clock: one node, one topic, logs in memory,
-//! Kafka's rules for sequence numbers, and for each Produce request in turn a fate. Not a model for judging brokers.
+//! Scripted brokers for tests, over in-memory streams and tokio's paused clock: one topic, logs in memory that all nodes
+//! share, Kafka's rules for sequence numbers, leaders that a test moves, and for each Produce request in turn a fate.
+//! Not a model for judging brokers.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -16,12 +17,13 @@ use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionRespon
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
+use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsResponse, BrokerId, CreateTopicsRequest, CreateTopicsResponse, DeleteRecordsRequest,
     DeleteRecordsResponse, FetchRequest, FetchResponse, InitProducerIdResponse, ListOffsetsRequest,
-    ListOffsetsResponse, MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse, ProducerId,
-    ResponseHeader,
+    ListOffsetsResponse, MetadataRequest, MetadataResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
+    ProduceRequest, ProduceResponse, ProducerId, ResponseHeader,
 };
 use kafka_protocol::protocol::{
     Decodable, Encodable, HeaderVersion, Message, Request, StrBytes, decode_request_header_from_buffer,
@@ -70,6 +72,16 @@ pub(crate) struct Model {
     /// As Kafka does it for a producer that it does not know.
     pub(crate) takes_any_first_sequence: bool,
     windows: BTreeMap<(i32, i64), Window>,
+    /// How many nodes there are, on ports from 1 on; none counts as one.
+    pub(crate) nodes: i32,
+    /// Who leads each partition and since which epoch; node 0 without an epoch where nothing is said.
+    pub(crate) leaders: BTreeMap<i32, (i32, i32)>,
+    /// What nodes that are cut off believe of the leaders.
+    pub(crate) believed: BTreeMap<i32, BTreeMap<i32, (i32, i32)>>,
+    /// The partition's records are cut at the offset where the epoch ended.
+    pub(crate) epoch_ends: BTreeMap<i32, i64>,
+    /// Data requests by the node that they reached.
+    pub(crate) reached: Vec<i32>,
 }
 
 #[derive(Default)]
@@ -84,6 +96,8 @@ pub(crate) struct Scripted {
     pub(crate) model: Rc<RefCell<Model>>,
 }
 
+/// Kafka's NOT_LEADER_OR_FOLLOWER.
+const NOT_LEADER: i16 = 6;
 pub(crate) const PARTITIONS: i32 = 2;
 pub(crate) const TOPIC: &str = "scripted";
 
@@ -101,7 +115,7 @@ impl Scripted {
         let broker = self.clone();
         tokio::task::spawn_local(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::task::spawn_local(serve(stream, broker.clone()));
+                tokio::task::spawn_local(serve(stream, broker.clone(), 0));
             }
         });
         address.to_string()
@@ -122,7 +136,7 @@ impl Scripted {
 impl Dial for Scripted {
     type Stream = DuplexStream;
 
-    async fn dial(&self, _address: &str) -> io::Result<DuplexStream> {
+    async fn dial(&self, address: &str) -> io::Result<DuplexStream> {
         let mut model = self.model.borrow_mut();
         model.dials += 1;
         if model.refused_dials > 0 {
@@ -130,7 +144,9 @@ impl Dial for Scripted {
             return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "refused by the script"));
         }
         let (ours, theirs) = tokio::io::duplex(1 << 20);
-        tokio::task::spawn_local(serve(theirs, self.clone()));
+        let port: i32 = address.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(1);
+        let node = if model.nodes > 1 { port - 1 } else { 0 };
+        tokio::task::spawn_local(serve(theirs, self.clone(), node));
         Ok(ours)
     }
 }
@@ -168,14 +184,14 @@ pub(crate) fn run<F: Future>(test: F) -> F::Output {
     tokio::task::LocalSet::new().block_on(&runtime, test)
 }
 
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, broker: Scripted) {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, broker: Scripted, node: i32) {
     let mut put_off: Vec<Bytes> = Vec::new();
     while let Ok(length) = stream.read_i32().await {
         let mut frame = BytesMut::zeroed(length as usize);
         if stream.read_exact(&mut frame).await.is_err() {
             return;
         }
-        let Some(answers) = broker.react(frame.freeze(), &mut put_off) else { return };
+        let Some(answers) = broker.react(node, frame.freeze(), &mut put_off) else { return };
         for answer in answers {
             if stream.write_all(&answer).await.is_err() {
                 return;
@@ -186,12 +202,12 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, broker: Scripte
 
 impl Scripted {
     /// The frames to be written, or none where the connection ends.
-    fn react(&self, mut frame: Bytes, put_off: &mut Vec<Bytes>) -> Option<Vec<Bytes>> {
+    fn react(&self, node: i32, mut frame: Bytes, put_off: &mut Vec<Bytes>) -> Option<Vec<Bytes>> {
         let header = decode_request_header_from_buffer(&mut frame).expect("the client's header decodes");
         let (version, id) = (header.request_api_version, header.correlation_id);
         let api = ApiKey::try_from(header.request_api_key).expect("the client knows its call");
         if api != ApiKey::Produce {
-            return Some(vec![self.model.borrow_mut().answer(api, version, id, frame)]);
+            return Some(vec![self.model.borrow_mut().answer(node, api, version, id, frame)]);
         }
         let request = ProduceRequest::decode(&mut frame, version).expect("the client's request decodes");
         assert_eq!(request.transactional_id, None, "Kafka takes an empty transactional id for one");
@@ -201,7 +217,13 @@ impl Scripted {
             model.note(&request);
             return None;
         }
-        let code = if let Fate::Refuse(code) = fate { code } else { 0 };
+        model.reached.push(node);
+        let is_leader = model.leader(request.topic_data[0].partition_data[0].index).0 == node;
+        let code = match fate {
+            Fate::Refuse(code) => code,
+            _ if !is_leader => NOT_LEADER,
+            _ => 0,
+        };
         let answer = framed::<ProduceRequest>(&model.produce(&request, code), version, id);
         match fate {
             Fate::LoseAnswer | Fate::LoseRequest => None,
@@ -220,13 +242,17 @@ impl Scripted {
 }
 
 impl Model {
-    fn answer(&mut self, api: ApiKey, version: i16, id: i32, mut frame: Bytes) -> Bytes {
+    fn leader(&self, partition: i32) -> (i32, i32) {
+        self.leaders.get(&partition).copied().unwrap_or((0, -1))
+    }
+
+    fn answer(&mut self, node: i32, api: ApiKey, version: i16, id: i32, mut frame: Bytes) -> Bytes {
         let frame = &mut frame;
         match api {
             ApiKey::ApiVersions => framed::<kafka_protocol::messages::ApiVersionsRequest>(&versions(), version, id),
             ApiKey::Metadata => {
                 let request = MetadataRequest::decode(frame, version).expect("decodes");
-                framed::<MetadataRequest>(&self.metadata(&request), version, id)
+                framed::<MetadataRequest>(&self.metadata(node, &request), version, id)
             }
             ApiKey::InitProducerId => {
                 let request = kafka_protocol::messages::InitProducerIdRequest::decode(frame, version).expect("decodes");
@@ -241,7 +267,11 @@ impl Model {
             }
             ApiKey::Fetch => {
                 let request = FetchRequest::decode(frame, version).expect("decodes");
-                framed::<FetchRequest>(&self.fetch(&request), version, id)
+                framed::<FetchRequest>(&self.fetch(node, &request), version, id)
+            }
+            ApiKey::OffsetForLeaderEpoch => {
+                let request = OffsetForLeaderEpochRequest::decode(frame, version).expect("decodes");
+                framed::<OffsetForLeaderEpochRequest>(&self.epoch_end(&request), version, id)
             }
             ApiKey::CreateTopics => {
                 let request = CreateTopicsRequest::decode(frame, version).expect("decodes");
@@ -266,13 +296,24 @@ impl Model {
         }
     }
 
-    fn metadata(&self, request: &MetadataRequest) -> MetadataResponse {
-        let node = MetadataResponseBroker::default()
-            .with_node_id(BrokerId(0))
-            .with_host("127.0.0.1".into())
-            .with_port(i32::from(self.port));
-        let partitions = (0..PARTITIONS)
-            .map(|index| MetadataResponsePartition::default().with_partition_index(index).with_leader_id(BrokerId(0)));
+    fn metadata(&self, asked: i32, request: &MetadataRequest) -> MetadataResponse {
+        let nodes = (0..self.nodes.max(1)).map(|node| {
+            MetadataResponseBroker::default()
+                .with_node_id(BrokerId(node))
+                .with_host("127.0.0.1".into())
+                .with_port(i32::from(self.port) + node)
+        });
+        let told = |partition: i32| {
+            let believed = self.believed.get(&asked).and_then(|leaders| leaders.get(&partition).copied());
+            believed.unwrap_or(self.leader(partition))
+        };
+        let partitions = (0..PARTITIONS).map(|index| {
+            let (leader, epoch) = told(index);
+            MetadataResponsePartition::default()
+                .with_partition_index(index)
+                .with_leader_id(BrokerId(leader))
+                .with_leader_epoch(epoch)
+        });
         let partitions: Vec<_> = if self.topic_exists { partitions.collect() } else { Vec::new() };
         let asked = request.topics.iter().flatten();
         let topics = asked.map(|topic| {
@@ -282,7 +323,7 @@ impl Model {
                 .with_error_code(if self.topic_exists { 0 } else { 3 })
         });
         MetadataResponse::default()
-            .with_brokers(vec![node])
+            .with_brokers(nodes.collect())
             .with_controller_id(BrokerId(0))
             .with_topics(topics.collect())
             .with_cluster_id(Some(StrBytes::from_static_str("scripted")))
@@ -338,6 +379,7 @@ impl Model {
         }
         let mut stored = BytesMut::from(&batch[..]);
         stored[0..8].copy_from_slice(&offset.to_be_bytes());
+        stored[12..16].copy_from_slice(&self.leader(partition).1.to_be_bytes());
         self.logs.entry(partition).or_default().push((offset, stored.freeze()));
         (0, offset)
     }
@@ -363,13 +405,28 @@ impl Model {
         ListOffsetsResponse::default().with_topics(vec![topic.with_partitions(vec![answer])])
     }
 
-    fn fetch(&self, request: &FetchRequest) -> FetchResponse {
+    fn epoch_end(&self, request: &OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
+        let asked = &request.topics[0].partitions[0];
+        let end = self.epoch_ends.get(&asked.leader_epoch).copied().unwrap_or(self.end(asked.partition));
+        let answer = EpochEndOffset::default()
+            .with_partition(asked.partition)
+            .with_leader_epoch(asked.leader_epoch)
+            .with_end_offset(end);
+        let topic = OffsetForLeaderTopicResult::default().with_topic(request.topics[0].topic.clone());
+        OffsetForLeaderEpochResponse::default().with_topics(vec![topic.with_partitions(vec![answer])])
+    }
+
+    fn fetch(&mut self, node: i32, request: &FetchRequest) -> FetchResponse {
+        self.reached.push(node);
         let mut topics = Vec::new();
         for asked in &request.topics {
             let partitions = asked.partitions.iter().map(|asked| {
                 let start = self.log_starts.get(&asked.partition).copied().unwrap_or(0);
                 let end = self.end(asked.partition);
                 let answer = PartitionData::default().with_partition_index(asked.partition);
+                if self.leader(asked.partition).0 != node {
+                    return answer.with_error_code(NOT_LEADER);
+                }
                 if asked.fetch_offset < start || asked.fetch_offset > end {
                     return answer.with_error_code(1);
                 }
@@ -400,6 +457,7 @@ fn versions() -> ApiVersionsResponse {
         range(ApiKey::CreateTopics, 2, 7),
         range(ApiKey::DeleteRecords, 0, 2),
         range(ApiKey::InitProducerId, 0, 5),
+        range(ApiKey::OffsetForLeaderEpoch, 2, 4),
     ])
 }
 

@@ -1,6 +1,7 @@
 //! The driver against the scripted broker: retries, sequence numbers, outcomes, time-outs, reading.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ fn cluster_over<D: Dial, T: Timer>(dial: D, timer: T, address: String) -> (Clust
     let heard = told.clone();
     let events: Events = Rc::new(move |event| heard.borrow_mut().push(event));
     let options = ClusterOptions {
+        auto_create: true,
+        restamps: false,
         bootstrap: vec![address],
         client_id: "test".to_string(),
         entity: 0,
@@ -365,5 +368,83 @@ fn the_real_arm_conforms() {
         let address = broker.listen().await;
         let over = cluster_over(real::TcpDial, real::SystemTimer::start(), address);
         conforms(&broker, over).await;
+    });
+}
+
+fn three_nodes(leader: (i32, i32), fates: &[Fate]) -> Scripted {
+    let broker = Scripted::new(fates);
+    {
+        let mut model = broker.model.borrow_mut();
+        model.nodes = 3;
+        model.leaders.insert(0, leader);
+    }
+    broker
+}
+
+#[test]
+fn an_idempotent_producer_goes_on_at_the_new_leader_with_the_same_sequence_numbers() {
+    run(async {
+        let broker = three_nodes((1, 4), &[Fate::Answer, Fate::Answer, Fate::LoseAnswer]);
+        let (cluster, _) = cluster(&broker);
+        let producer = Producer::start(cluster, OPTIONS);
+        let mut sent = Vec::new();
+        for (index, name) in ["a", "b", "c", "d", "e"].into_iter().enumerate() {
+            if index == 3 {
+                broker.model.borrow_mut().leaders.insert(0, (2, 5));
+            }
+            sent.push(producer.send(batch(name, 1)));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        for delivery in sent {
+            assert_eq!(delivery.await.expect("every batch ends").outcome, Outcome::Done);
+        }
+        assert_eq!(stored(&broker), "abcde");
+        let model = broker.model.borrow();
+        assert!(model.produced.iter().all(|sent| (sent.1, sent.2) == (1001, 0)), "{:?}", model.produced);
+        assert_eq!((model.reached.first(), model.reached.last()), (Some(&1), Some(&2)));
+    });
+}
+
+#[test]
+fn metadata_of_an_older_leader_epoch_is_not_believed() {
+    run(async {
+        let broker = three_nodes((1, 4), &[]);
+        let (cluster, _) = cluster(&broker);
+        let deadline = cluster.after(Duration::from_secs(2));
+        assert_eq!(cluster.leader(&at(0), deadline).await.unwrap(), "127.0.0.1:2");
+        // Node 0 was cut off before the leader changed once more, and still names the one before that.
+        broker.model.borrow_mut().believed.insert(0, BTreeMap::from([(0, (0, 3))]));
+        for _ in 0..3 {
+            cluster.refresh(&[TOPIC.to_string()], false, deadline).await.unwrap();
+            assert_eq!(cluster.leader(&at(0), deadline).await.unwrap(), "127.0.0.1:2");
+        }
+        assert_eq!(cluster.leader_epoch(&at(0)), 4);
+    });
+}
+
+#[test]
+fn a_consumer_goes_back_to_where_a_new_leaders_log_parts_from_what_it_read() {
+    run(async {
+        let broker = three_nodes((0, 1), &[]);
+        let (deliveries, _) = send(&broker, OPTIONS, "abcde").await;
+        assert_eq!(deliveries.len(), 5);
+        let (cluster, _) = cluster(&broker);
+        let options = ConsumerOptions { request_timeout: OPTIONS.request_timeout, fetch_max_bytes: 10_000 };
+        let mut consumer = Consumer::assign(cluster.clone(), options, vec![at(0)]);
+        for _ in 0..5 {
+            consumer.poll(Duration::ZERO, 1).await;
+        }
+        assert_eq!(consumer.position(&at(0)), Some(5));
+        {
+            let mut model = broker.model.borrow_mut();
+            model.leaders.insert(0, (2, 2));
+            model.epoch_ends.insert(1, 3);
+        }
+        while cluster.leader_epoch(&at(0)) < 2 {
+            consumer.poll(Duration::ZERO, 1).await;
+        }
+        let polled = consumer.poll(Duration::ZERO, 1).await;
+        assert_eq!(polled.read[0].from, 3, "{polled:?}");
+        assert_eq!(broker.model.borrow().reached.last(), Some(&2));
     });
 }

@@ -53,6 +53,18 @@ pub struct Conditions {
     pub faults: Vec<String>,
     /// Copies of each record are at most this.
     pub replication_at_most: Option<u32>,
+    /// Copies of each record are more than this.
+    pub replication_above: Option<u32>,
+    /// In-sync copies that acks=all needs are at most this.
+    pub min_insync_at_most: Option<u32>,
+    /// Whether a replica that is not in sync may be elected.
+    pub unclean_election: Option<bool>,
+    /// Whether a dead leader is replaced.
+    pub failover: Option<bool>,
+    /// Whether the group's members commit before they process.
+    pub commits_before: Option<bool>,
+    /// Whether power losses may have hit every copy that had to be in sync.
+    pub copies_lost: Option<bool>,
     /// Whether the records were the newest: no append acknowledged after them, before the fault, proves that they were synced.
     pub newest: Option<bool>,
     /// Whether at most one of the copies is still in the log at the end.
@@ -80,6 +92,16 @@ pub struct Facts<'a> {
     pub faults: Vec<&'a str>,
     /// Copies of each record.
     pub replication: u32,
+    /// In-sync copies that acks=all needs.
+    pub min_insync_replicas: Option<u32>,
+    /// See `Conditions::unclean_election`.
+    pub unclean_election: Option<bool>,
+    /// See `Conditions::failover`.
+    pub failover: Option<bool>,
+    /// See `Conditions::commits_before`.
+    pub commits_before: Option<bool>,
+    /// See `Conditions::copies_lost`.
+    pub copies_lost: Option<bool>,
     /// See `Conditions::newest`.
     pub newest: Option<bool>,
     /// See `Conditions::superseded`.
@@ -116,6 +138,12 @@ pub struct Settings {
     pub attempts: u32,
     /// Copies of each record.
     pub replication: u32,
+    /// In-sync copies that acks=all needs.
+    pub min_insync_replicas: u32,
+    /// Whether a replica that is not in sync may be elected.
+    pub unclean_election: bool,
+    /// Whether a dead leader is replaced.
+    pub failover: bool,
 }
 
 /// One line of the printed matrix: what the settings allow.
@@ -208,6 +236,20 @@ pub enum Anomaly {
     Resurrected,
     /// A value below the log start that no setting justifies.
     PrematureDeletion,
+    /// A lost value that was older, at the loss, than the setting that permits losses lets anything stay unsynced.
+    PermittedLossExceeded,
+    /// Two members of a group own one queue at once.
+    DualOwnership,
+    /// A committed offset goes back.
+    CommitRegression,
+    /// A committed offset is gone.
+    CommitLost,
+    /// A committed offset lies beyond what the group was given.
+    CommitAhead,
+    /// A member of an older generation commits.
+    ZombieCommit,
+    /// A group finds no generation that lasts.
+    RebalanceLivelock,
     /// A node ended by itself.
     SelfCrash,
     /// Something did not end within the liveness bound.
@@ -216,7 +258,7 @@ pub enum Anomaly {
 
 impl Anomaly {
     /// Every anomaly.
-    pub const ALL: [Anomaly; 16] = [
+    pub const ALL: [Anomaly; 23] = [
         Anomaly::LostWrite,
         Anomaly::Unseen,
         Anomaly::Ghost,
@@ -231,6 +273,13 @@ impl Anomaly {
         Anomaly::Regression,
         Anomaly::Resurrected,
         Anomaly::PrematureDeletion,
+        Anomaly::PermittedLossExceeded,
+        Anomaly::DualOwnership,
+        Anomaly::CommitRegression,
+        Anomaly::CommitLost,
+        Anomaly::CommitAhead,
+        Anomaly::ZombieCommit,
+        Anomaly::RebalanceLivelock,
         Anomaly::SelfCrash,
         Anomaly::NoProgress,
     ];
@@ -252,6 +301,13 @@ impl Anomaly {
             Anomaly::Regression => "regression",
             Anomaly::Resurrected => "resurrected",
             Anomaly::PrematureDeletion => "premature-deletion",
+            Anomaly::PermittedLossExceeded => "permitted-loss-exceeded",
+            Anomaly::DualOwnership => "dual-ownership",
+            Anomaly::CommitRegression => "commit-regression",
+            Anomaly::CommitLost => "commit-lost",
+            Anomaly::CommitAhead => "commit-ahead",
+            Anomaly::ZombieCommit => "zombie-commit",
+            Anomaly::RebalanceLivelock => "rebalance-livelock",
             Anomaly::SelfCrash => "self-crash",
             Anomaly::NoProgress => "no-progress",
         }
@@ -340,6 +396,12 @@ impl Conditions {
             && (self.acks.is_empty() || facts.acks.is_some_and(|acks| self.acks.contains(&acks)))
             && self.in_flight_above.is_none_or(|bound| facts.in_flight.is_some_and(|count| count > bound))
             && self.replication_at_most.is_none_or(|bound| facts.replication <= bound)
+            && self.replication_above.is_none_or(|bound| facts.replication > bound)
+            && self.min_insync_at_most.is_none_or(|bound| facts.min_insync_replicas.is_some_and(|min| min <= bound))
+            && asked(self.unclean_election, facts.unclean_election)
+            && asked(self.failover, facts.failover)
+            && asked(self.copies_lost, facts.copies_lost)
+            && asked(self.commits_before, facts.commits_before)
             && (self.faults.is_empty() || self.faults.iter().any(|class| facts.faults.contains(&class.as_str())))
             && asked(self.idempotent, facts.idempotent)
             && asked(self.retried, facts.retried)
@@ -356,6 +418,10 @@ impl Conditions {
             && self.idempotent.is_none_or(|idempotent| idempotent == settings.idempotent)
             && self.in_flight_above.is_none_or(|bound| settings.in_flight > bound)
             && self.replication_at_most.is_none_or(|bound| settings.replication <= bound)
+            && self.replication_above.is_none_or(|bound| settings.replication > bound)
+            && self.min_insync_at_most.is_none_or(|bound| settings.min_insync_replicas <= bound)
+            && self.unclean_election.is_none_or(|unclean| unclean == settings.unclean_election)
+            && self.failover.is_none_or(|failover| failover == settings.failover)
             && (self.retried != Some(true) || settings.attempts > 1)
     }
 
@@ -373,6 +439,8 @@ impl Conditions {
     fn circumstances(&self) -> Vec<&'static str> {
         let words = [
             (self.retried, "a retry"),
+            (self.commits_before, "where members commit before they process"),
+            (self.copies_lost, "of every copy that had to be in sync"),
             (self.newest, "on the newest records only"),
             (self.superseded, "where one copy alone remains"),
             (self.after_permitted_loss, "after a permitted loss in the queue"),
@@ -386,6 +454,18 @@ impl Conditions {
 mod tests {
     use super::*;
 
+    const SINGLE: Settings = Settings {
+        flush: Flush::Ack,
+        acks: -1,
+        idempotent: true,
+        in_flight: 1,
+        attempts: 1,
+        replication: 1,
+        min_insync_replicas: 1,
+        unclean_election: false,
+        failover: true,
+    };
+
     fn facts() -> Facts<'static> {
         Facts { replication: 1, flush: Some(Flush::Ack), acks: Some(-1), ..Facts::default() }
     }
@@ -393,7 +473,13 @@ mod tests {
     #[test]
     fn the_standard_matrix_is_well_formed_and_never_allows_what_nothing_excuses() {
         let matrix = Matrix::parse(STANDARD).unwrap();
-        let never = [Anomaly::CorruptPayload, Anomaly::PhantomWrite, Anomaly::PrematureDeletion, Anomaly::Resurrected];
+        let never = [
+            Anomaly::CorruptPayload,
+            Anomaly::PhantomWrite,
+            Anomaly::PrematureDeletion,
+            Anomaly::Resurrected,
+            Anomaly::PermittedLossExceeded,
+        ];
         for row in &matrix.rows {
             assert!(never.iter().all(|anomaly| !row.allows.contains(anomaly)), "{}", row.name);
         }
@@ -421,8 +507,7 @@ mod tests {
 
     #[test]
     fn the_table_by_fault_follows_the_settings() {
-        let settings =
-            Settings { flush: Flush::Os, acks: -1, idempotent: true, in_flight: 5, attempts: 4, replication: 1 };
+        let settings = Settings { flush: Flush::Os, acks: -1, idempotent: true, in_flight: 5, attempts: 4, ..SINGLE };
         let may = |settings: &Settings, fault: &str, anomaly| {
             let table = Matrix::standard().fault_table(settings);
             table.iter().any(|row| row.fault.as_deref() == Some(fault) && row.anomalies.contains(&anomaly))
@@ -430,7 +515,11 @@ mod tests {
         assert!(may(&settings, "power-loss", Anomaly::LostWrite) && !may(&settings, "kill", Anomaly::LostWrite));
         assert!(!may(&Settings { flush: Flush::Ack, ..settings }, "power-loss", Anomaly::LostWrite));
         assert!(may(&Settings { acks: 0, ..settings }, "kill", Anomaly::LostWrite));
-        assert!(!may(&Settings { replication: 3, ..settings }, "power-loss", Anomaly::LostWrite));
+        let copies = Settings { replication: 3, min_insync_replicas: 2, ..settings };
+        assert!(may(&copies, "power-loss", Anomaly::LostWrite), "of every copy");
+        assert!(!may(&Settings { flush: Flush::Ack, ..copies }, "power-loss", Anomaly::LostWrite));
+        assert!(may(&Settings { acks: 1, ..copies }, "isolate", Anomaly::LostWrite));
+        assert!(!may(&copies, "isolate", Anomaly::LostWrite));
     }
 
     #[test]
@@ -445,8 +534,7 @@ mod tests {
 
     #[test]
     fn the_table_shows_what_settings_allow() {
-        let strict =
-            Settings { flush: Flush::Ack, acks: -1, idempotent: true, in_flight: 5, attempts: 10, replication: 1 };
+        let strict = Settings { flush: Flush::Ack, acks: -1, idempotent: true, in_flight: 5, attempts: 10, ..SINGLE };
         let has = |settings: &Settings, anomaly, under: &str| {
             Matrix::standard().table(settings).iter().any(|row| row.anomaly == anomaly && row.under == under)
         };

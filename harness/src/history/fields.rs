@@ -2,8 +2,8 @@
 //! their count before them. A count is checked against the bytes left before anything is set aside for it.
 
 use super::{
-    Call, ClientId, CorruptRecord, Header, Mark, OffsetQuery, Operation, Outcome, Position, Queue, Run, SeekTarget,
-    Value,
+    Call, ClientId, CorruptRecord, GroupStep, Header, Mark, OffsetQuery, Operation, Outcome, Position, Queue, Run,
+    SeekTarget, Value,
 };
 
 /// Items for which memory is set aside before they are read.
@@ -59,7 +59,9 @@ impl<'a> Fields<'a> {
         let kind = self.byte()?;
         let at_us = self.u64()?;
         Ok(match kind {
-            0 => Mark::Fault { at_us, class: self.text()?, fault: self.u32()? },
+            // Schema 1, which knew no nodes.
+            0 => Mark::Fault { at_us, class: self.text()?, fault: self.u32()?, nodes: Vec::new() },
+            4 => Mark::Fault { at_us, class: self.text()?, fault: self.u32()?, nodes: self.list(1, Fields::u32)? },
             1 => Mark::NodeExit { at_us, node: self.u32()?, reason: self.text()?, declared: self.flag()? },
             2 => Mark::LivenessBegan { at_us },
             3 => Mark::LivenessEnded { at_us, reached: self.flag()?, missing: self.list(1, Fields::text)? },
@@ -73,8 +75,7 @@ impl<'a> Fields<'a> {
             1 => {
                 let is_final = self.flag()?;
                 let runs = self.list(6, Fields::run)?;
-                let positions =
-                    self.list(3, |fields| Ok(Position { queue: fields.queue()?, offset: fields.i64()? }))?;
+                let positions = self.list(3, Fields::position)?;
                 let corrupt = self.list(4, |fields| {
                     Ok(CorruptRecord { queue: fields.queue()?, offset: fields.i64()?, what: fields.text()? })
                 })?;
@@ -103,8 +104,27 @@ impl<'a> Fields<'a> {
             }
             4 => Call::DeleteRecords { queue: self.queue()?, before: self.i64()?, low_watermark: self.option()? },
             5 => Call::CreateTopic { topic: self.u32()? },
+            6 => self.group()?,
             other => return wrong("call", other),
         })
+    }
+
+    fn group(&mut self) -> Read<Call> {
+        let group = self.u32()?;
+        let member = self.text()?;
+        let generation = i32::try_from(self.i64()?).map_err(|_| FieldError("generation is out of range".to_owned()))?;
+        let step = match self.byte()? {
+            0 => GroupStep::Own { queues: self.list(2, Fields::queue)? },
+            1 => GroupStep::Release { queues: self.list(2, Fields::queue)? },
+            2 => GroupStep::Commit { offsets: self.list(3, Fields::position)? },
+            3 => GroupStep::FetchOffsets { offsets: self.list(3, Fields::position)? },
+            other => return wrong("group step", other),
+        };
+        Ok(Call::Group { group, member, generation, step })
+    }
+
+    fn position(&mut self) -> Read<Position> {
+        Ok(Position { queue: self.queue()?, offset: self.i64()? })
     }
 
     fn produce(&mut self) -> Read<Call> {
@@ -237,11 +257,13 @@ pub(super) fn put_operation(output: &mut Vec<u8>, operation: &Operation) {
 /// Appends a mark.
 pub(super) fn put_mark(output: &mut Vec<u8>, mark: &Mark) {
     match mark {
-        Mark::Fault { at_us, class, fault } => {
-            output.push(0);
+        Mark::Fault { at_us, class, fault, nodes } => {
+            output.push(4);
             put_u64(output, *at_us);
             put_text(output, class);
             put_u64(output, u64::from(*fault));
+            put_u64(output, nodes.len() as u64);
+            nodes.iter().for_each(|node| put_u64(output, u64::from(*node)));
         }
         Mark::NodeExit { at_us, node, reason, declared } => {
             output.push(1);
@@ -274,11 +296,7 @@ fn put_call(output: &mut Vec<u8>, call: &Call) {
             output.extend([1, u8::from(*is_final)]);
             put_u64(output, runs.len() as u64);
             runs.iter().for_each(|run| put_run(output, run));
-            put_u64(output, positions.len() as u64);
-            for position in positions {
-                put_queue(output, position.queue);
-                put_i64(output, position.offset);
-            }
+            put_positions(output, positions);
             put_u64(output, corrupt.len() as u64);
             for record in corrupt {
                 put_queue(output, record.queue);
@@ -318,6 +336,38 @@ fn put_call(output: &mut Vec<u8>, call: &Call) {
             output.push(5);
             put_u64(output, u64::from(*topic));
         }
+        Call::Group { group, member, generation, step } => {
+            output.push(6);
+            put_u64(output, u64::from(*group));
+            put_text(output, member);
+            put_i64(output, i64::from(*generation));
+            put_step(output, step);
+        }
+    }
+}
+
+fn put_step(output: &mut Vec<u8>, step: &GroupStep) {
+    let (kind, queues, offsets): (u8, &[Queue], &[Position]) = match step {
+        GroupStep::Own { queues } => (0, queues, &[]),
+        GroupStep::Release { queues } => (1, queues, &[]),
+        GroupStep::Commit { offsets } => (2, &[], offsets),
+        GroupStep::FetchOffsets { offsets } => (3, &[], offsets),
+    };
+    output.push(kind);
+    match kind {
+        0 | 1 => {
+            put_u64(output, queues.len() as u64);
+            queues.iter().for_each(|queue| put_queue(output, *queue));
+        }
+        _ => put_positions(output, offsets),
+    }
+}
+
+fn put_positions(output: &mut Vec<u8>, positions: &[Position]) {
+    put_u64(output, positions.len() as u64);
+    for position in positions {
+        put_queue(output, position.queue);
+        put_i64(output, position.offset);
     }
 }
 

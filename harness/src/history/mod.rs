@@ -14,7 +14,7 @@ pub mod sample;
 use serde::{Deserialize, Serialize};
 
 /// The version of the schema that this code writes.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// A queue (Kafka: partition): index into the plan's topics, and the partition's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -153,6 +153,44 @@ pub enum Call {
         /// Index in the header's list of topics.
         topic: u32,
     },
+    /// What a member of a consumer group did. Since schema 2.
+    Group {
+        /// The group's number; groups have names of their own only toward the broker.
+        group: u32,
+        /// The member's id, as the coordinator gave it or took it; empty where it has none yet.
+        member: String,
+        /// The generation (or member epoch) under which it acted, -1 where it has none.
+        generation: i32,
+        /// What it did.
+        #[serde(flatten)]
+        step: GroupStep,
+    },
+}
+
+/// What a member of a consumer group does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "step")]
+pub enum GroupStep {
+    /// It joined, or went on under a new generation: where done, these queues are all that it owns from the completion on.
+    Own {
+        /// The queues.
+        queues: Vec<Queue>,
+    },
+    /// It gave queues up, or learnt that it had lost them: it processed nothing of them after the call.
+    Release {
+        /// The queues.
+        queues: Vec<Queue>,
+    },
+    /// OffsetCommit. Where the outcome is done, every queue was accepted.
+    Commit {
+        /// The next offset to be read, by queue.
+        offsets: Vec<Position>,
+    },
+    /// OffsetFetch, with the answer where done; -1: nothing is committed.
+    FetchOffsets {
+        /// By queue.
+        offsets: Vec<Position>,
+    },
 }
 
 /// A queue's position.
@@ -240,6 +278,9 @@ pub enum Mark {
         class: String,
         /// The plan's index of the fault.
         fault: u32,
+        /// The nodes that it struck; none where it struck a link, or where the world does not say. Since schema 2.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        nodes: Vec<u32>,
     },
     /// A node ended by itself.
     NodeExit {

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use super::binary::{self, BinaryError};
 use super::json::{self, JsonError};
 use super::{
-    Call, ClientId, CorruptRecord, Header, History, Mark, OffsetQuery, Operation, Outcome, Position, Queue, Run,
-    SCHEMA_VERSION, SeekTarget, Value,
+    Call, ClientId, CorruptRecord, GroupStep, Header, History, Mark, OffsetQuery, Operation, Outcome, Position, Queue,
+    Run, SCHEMA_VERSION, SeekTarget, Value,
 };
 
 fn queue() -> impl Strategy<Value = Queue> {
@@ -85,6 +85,22 @@ fn call() -> impl Strategy<Value = Call> {
             low_watermark
         }),
         any::<u32>().prop_map(|topic| Call::CreateTopic { topic }),
+        (any::<u32>(), text(), any::<i32>(), step()).prop_map(|(group, member, generation, step)| Call::Group {
+            group,
+            member,
+            generation,
+            step
+        }),
+    ]
+}
+
+fn step() -> impl Strategy<Value = GroupStep> {
+    let positions = || vec((queue(), any::<i64>()).prop_map(|(queue, offset)| Position { queue, offset }), 0..3);
+    prop_oneof![
+        vec(queue(), 0..3).prop_map(|queues| GroupStep::Own { queues }),
+        vec(queue(), 0..3).prop_map(|queues| GroupStep::Release { queues }),
+        positions().prop_map(|offsets| GroupStep::Commit { offsets }),
+        positions().prop_map(|offsets| GroupStep::FetchOffsets { offsets }),
     ]
 }
 
@@ -104,7 +120,8 @@ fn operation() -> impl Strategy<Value = Operation> {
 
 fn mark() -> impl Strategy<Value = Mark> {
     prop_oneof![
-        (any::<u64>(), text(), any::<u32>()).prop_map(|(at_us, class, fault)| Mark::Fault { at_us, class, fault }),
+        (any::<u64>(), text(), any::<u32>(), vec(any::<u32>(), 0..3))
+            .prop_map(|(at_us, class, fault, nodes)| Mark::Fault { at_us, class, fault, nodes }),
         (any::<u64>(), any::<u32>(), text(), any::<bool>())
             .prop_map(|(at_us, node, reason, declared)| Mark::NodeExit { at_us, node, reason, declared }),
         any::<u64>().prop_map(|at_us| Mark::LivenessBegan { at_us }),

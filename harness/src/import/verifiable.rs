@@ -313,6 +313,7 @@ impl Import {
                 | Call::Seek { .. }
                 | Call::ListOffset { .. }
                 | Call::DeleteRecords { .. }
+                | Call::Group { .. }
                 | Call::CreateTopic { .. } => {}
             }
         }

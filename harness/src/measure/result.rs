@@ -21,6 +21,9 @@ pub struct BenchResult {
     pub spectra: Vec<Spectrum>,
     /// Sweeps over a variable.
     pub sweeps: Vec<Sweep>,
+    /// Parts of a target, each a ratio and what it needs.
+    #[serde(default)]
+    pub targets: Vec<TargetPart>,
     /// The verdict on each system's messages of this run.
     pub verdicts: Vec<SystemVerdict>,
     /// Things a reader must know: classes that differ, client-bound figures, what was not measured and why.
@@ -61,6 +64,30 @@ pub struct RatioRow {
     pub low: f64,
     /// Upper end of the 95 % interval.
     pub high: f64,
+}
+
+/// One part of a target: a ratio, oriented so that more is better, and the least that meets it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TargetPart {
+    /// The target's name, for example `M1`.
+    pub target: String,
+    /// What the part says.
+    pub part: String,
+    /// Median ratio.
+    pub ratio: f64,
+    /// Lower end of the 95 % interval.
+    pub low: f64,
+    /// Upper end of the 95 % interval.
+    pub high: f64,
+    /// The least ratio that meets it.
+    pub needs: f64,
+    /// Whether the whole interval meets it, with a green verdict.
+    pub met: bool,
+}
+
+/// The part that is furthest from what it needs; none of nothing.
+pub fn least_part(parts: &[TargetPart]) -> Option<&TargetPart> {
+    parts.iter().min_by(|a, b| (a.ratio / a.needs).total_cmp(&(b.ratio / b.needs)))
 }
 
 /// A latency spectrum.
@@ -133,10 +160,20 @@ pub const METRICS: &[(&str, &str, bool)] = &[
     ("broker_resident_bytes", "bytes", false),
     ("broker_context_switches_per_message", "switches", false),
     ("broker_disk_bytes_per_message", "bytes", false),
+    ("broker_resident_bytes_per_queue", "bytes", false),
+    ("broker_disk_bytes_per_queue", "bytes", false),
+    ("broker_files", "files", false),
+    ("requests_per_second", "requests/s", true),
+    ("end_to_end_records_per_second", "records/s", true),
+    ("acknowledge_p50_ns", "ns", false),
+    ("acknowledge_p99_ns", "ns", false),
+    ("client_busy_share", "ratio", false),
+    ("recovery_seconds", "s", false),
     ("records_per_batch", "records", true),
     ("end_to_end_p50_ns", "ns", false),
     ("end_to_end_p99_ns", "ns", false),
     ("end_to_end_p999_ns", "ns", false),
+    ("end_to_end_service_p99_ns", "ns", false),
     ("end_to_end_max_ns", "ns", false),
     ("schedule_lag_p99_ns", "ns", false),
     ("client_headroom", "ratio", true),

@@ -5,6 +5,7 @@
 pub mod draws;
 pub mod readable;
 pub mod sample;
+mod sample_cluster;
 pub mod scenario;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,9 @@ pub struct Plan {
     /// Name of the deliberate bug that the nodes get, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mutant: Option<String>,
+    /// Name of the deliberate bug that the clients get, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_mutant: Option<String>,
     /// The simulated world's knobs.
     pub world: World,
     /// Settings of every broker node, as its command line names them (`flush`, `layout`, `segment-bytes`, …).
@@ -66,6 +70,31 @@ pub struct World {
     pub liveness_ms: u64,
     /// Size of each node's disk in bytes.
     pub disk_bytes: u64,
+    /// Nodes that are healed when the liveness phase begins, where not all are; the others are stopped then and stay down.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub core: Vec<u32>,
+    /// How much of the cluster faults may take away at once.
+    #[serde(default, skip_serializing_if = "Budget::is_unlimited")]
+    pub budget: Budget,
+}
+
+/// The declared fault budget. A fault that would exceed it does not strike.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budget {
+    /// Nodes down at once at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down: Option<u32>,
+    /// Nodes without power at once at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub powerless: Option<u32>,
+}
+
+impl Budget {
+    /// Whether it forbids nothing.
+    pub fn is_unlimited(&self) -> bool {
+        *self == Budget::default()
+    }
 }
 
 /// A topic.
@@ -76,12 +105,23 @@ pub struct Topic {
     pub name: String,
     /// Number of partitions.
     pub queues: u32,
+    /// Copies of each partition; 1 leaves it to the nodes' `default-replication-factor`, which is 1 itself.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub replication: u32,
     /// Settings given at its creation (`retention.ms`, …).
     #[serde(default)]
     pub config: BTreeMap<String, String>,
     /// Whether nobody creates it beforehand, so that the first Metadata request does.
     #[serde(default)]
     pub auto_created: bool,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn is_one(number: &u32) -> bool {
+    *number == 1
 }
 
 /// A client: a host of its own in the simulated world.
@@ -120,6 +160,47 @@ pub enum Role {
         /// Upper bound of one fetch's answer, in bytes.
         fetch_max_bytes: u32,
     },
+    /// A member of a consumer group: reads the queues that the group gives it, from what is committed, and commits.
+    Member {
+        /// The group's number; its members have the same.
+        group: u32,
+        /// How it takes part in the group.
+        protocol: GroupProtocol,
+        /// Topics that it subscribes to, as indices of the plan's.
+        topics: Vec<u32>,
+        /// Whether it is a static member, which keeps its place when it comes back within the session time-out.
+        is_static: bool,
+        /// When it commits what it polled.
+        commit: CommitWhen,
+        /// The group forgets a member that was silent for so long, in milliseconds.
+        session_timeout_ms: u64,
+        /// Time-out of one request in milliseconds.
+        request_timeout_ms: u64,
+        /// Upper bound of one fetch's answer, in bytes.
+        fetch_max_bytes: u32,
+    },
+}
+
+/// How members and coordinator agree on who owns what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GroupProtocol {
+    /// JoinGroup and SyncGroup: one member assigns for all.
+    Classic,
+    /// ConsumerGroupHeartbeat (KIP-848): the coordinator assigns.
+    Consumer,
+}
+
+/// When a member commits the offsets behind what it polled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CommitWhen {
+    /// Before it processes: after a crash records may stay unprocessed, and none is processed twice.
+    Before,
+    /// After it processed: after a crash records may be processed twice, and none is left out.
+    After,
+    /// At the first poll after an interval, what polls before it delivered.
+    Automatic,
 }
 
 /// An operation and its time.
@@ -171,6 +252,15 @@ pub enum ClientAction {
         /// What to ask.
         query: OffsetQuery,
     },
+    /// A member of a group ends without a word, and starts anew later.
+    Crash {
+        /// Whether it happens in a poll, between its two halves: processing and committing in the member's order.
+        in_poll: bool,
+        /// Time until it starts again, in milliseconds.
+        down_ms: u64,
+    },
+    /// A member of a group leaves it, and joins again at its next poll.
+    Leave,
     /// Delete records up to the middle between the log start and the high watermark that the client knows.
     DeleteRecords {
         /// The queue.
@@ -255,6 +345,24 @@ pub enum FaultAction {
         /// Time until it is started again.
         restart_after_ms: u64,
     },
+    /// `kill -9` of several nodes in one moment.
+    KillSet {
+        /// The nodes.
+        nodes: Vec<u32>,
+        /// Time until the first of them is started again.
+        restart_after_ms: u64,
+        /// Time from one start to the next.
+        stagger_ms: u64,
+    },
+    /// Several nodes lose their power in one moment.
+    PowerLossSet {
+        /// The nodes.
+        nodes: Vec<u32>,
+        /// Time until the first of them is started again.
+        restart_after_ms: u64,
+        /// Time from one start to the next.
+        stagger_ms: u64,
+    },
     /// Unsynced bytes may be lost, sector by sector.
     PowerLoss {
         /// The node.
@@ -291,6 +399,26 @@ pub enum FaultAction {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         only: Option<OnlyRequest>,
     },
+    /// Hosts are kept apart: nothing passes on the directed links, and their connections are reset after a while.
+    Partition {
+        /// Its shape, for people and for the class; `cut` says what it does.
+        shape: Shape,
+        /// The links, each one direction.
+        cut: Vec<DirectedLink>,
+        /// Milliseconds from the first byte held to the reset.
+        reset_after_ms: u64,
+        /// How long.
+        duration_ms: u64,
+    },
+    /// The node's wall clock is wrong for a while; its monotonic one is not.
+    ClockSkew {
+        /// The node.
+        node: u32,
+        /// How far it is ahead, or, if negative, behind.
+        skew_ms: i64,
+        /// How long.
+        duration_ms: u64,
+    },
     /// Reads and writes of the node's disk fail with EIO.
     DiskError {
         /// The node.
@@ -323,6 +451,45 @@ pub enum FaultAction {
     },
 }
 
+/// One direction of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectedLink {
+    /// The sending end.
+    pub from: Endpoint,
+    /// The receiving end.
+    pub to: Endpoint,
+}
+
+/// The shape of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shape {
+    /// One node sees no other node.
+    Isolate,
+    /// Two parts that do not see each other.
+    Halves,
+    /// Each node sees a majority, and no two see the same one.
+    MajorityRing,
+    /// Two parts that see each other only through one node, which sees all.
+    Bridge,
+    /// One node is heard by nobody, or hears nobody.
+    OneWay,
+}
+
+impl Shape {
+    /// Its class of fault.
+    pub fn class(self) -> &'static str {
+        match self {
+            Shape::Isolate => "isolate",
+            Shape::Halves => "halves",
+            Shape::MajorityRing => "majority-ring",
+            Shape::Bridge => "bridge",
+            Shape::OneWay => "one-way",
+        }
+    }
+}
+
 /// A single request of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OnlyRequest {
@@ -348,8 +515,10 @@ impl FaultAction {
     /// The fault's class, as scenarios and the guarantee matrix name it.
     pub fn class(&self) -> &'static str {
         match self {
-            FaultAction::Kill { .. } => "kill",
-            FaultAction::PowerLoss { .. } => "power-loss",
+            FaultAction::Kill { .. } | FaultAction::KillSet { .. } => "kill",
+            FaultAction::PowerLoss { .. } | FaultAction::PowerLossSet { .. } => "power-loss",
+            FaultAction::Partition { shape, .. } => shape.class(),
+            FaultAction::ClockSkew { .. } => "clock-skew",
             FaultAction::Restart { .. } => "restart",
             FaultAction::Pause { .. } => "pause",
             FaultAction::Link { only: Some(_), .. } => "one-request",
@@ -370,7 +539,31 @@ impl FaultAction {
     }
 }
 
+impl FaultAction {
+    /// The nodes that it strikes; none for links.
+    pub fn nodes(&self) -> Vec<u32> {
+        match self {
+            FaultAction::KillSet { nodes, .. } | FaultAction::PowerLossSet { nodes, .. } => nodes.clone(),
+            FaultAction::Kill { node, .. }
+            | FaultAction::PowerLoss { node, .. }
+            | FaultAction::Restart { node, .. }
+            | FaultAction::Pause { node, .. }
+            | FaultAction::ClockSkew { node, .. }
+            | FaultAction::DiskError { node, .. }
+            | FaultAction::DiskFull { node, .. }
+            | FaultAction::DiskSlow { node, .. }
+            | FaultAction::BitFlip { node } => vec![*node],
+            FaultAction::Link { .. } | FaultAction::Partition { .. } => Vec::new(),
+        }
+    }
+}
+
 impl Plan {
+    /// The name of the deliberate bug that nodes or clients get, if any.
+    pub fn culprit(&self) -> Option<&str> {
+        self.mutant.as_deref().or(self.client_mutant.as_deref())
+    }
+
     /// Client operations in all.
     pub fn operation_count(&self) -> usize {
         self.clients.iter().map(|client| client.operations.len()).sum()

@@ -1,12 +1,14 @@
 //! From a scenario and a seed to a plan. Every value is a named draw, so two scenarios that differ in one range
 //! give plans that differ in what that range decides. Nothing here reads a clock or the system's randomness.
 
+use std::collections::BTreeMap;
+
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::draws::Draws;
 use super::scenario::{Scenario, Span, disk_operation};
 use super::{
-    Client, ClientAction, Endpoint, Fault, FaultAction, LinkRule, OnlyRequest, Plan, PlannedOperation, Role,
+    Budget, Client, ClientAction, Endpoint, Fault, FaultAction, LinkRule, OnlyRequest, Plan, PlannedOperation, Role,
     SCHEMA_VERSION, Topic, Trigger, World,
 };
 use crate::history::{OffsetQuery, Queue, SeekTarget};
@@ -18,22 +20,24 @@ const PRODUCE_API_KEY: i16 = 0;
 pub fn sample(scenario: &Scenario, seed: u64, mutant: Option<&str>) -> Plan {
     let salt = xxh3_64_with_seed(scenario.name.as_bytes(), seed) >> 1;
     let sampler = Sampler { scenario, draws: Draws::new(salt) };
-    let world = sampler.world();
-    let topics = sampler.topics();
+    let mut world = sampler.world();
+    let topics = sampler.topics(world.nodes);
     let clients = sampler.clients(&topics, &world);
     let faults = sampler.faults(&world, &clients);
-    let settings = scenario
+    let settings: BTreeMap<String, String> = scenario
         .settings
         .iter()
         .enumerate()
         .map(|(index, (key, choices))| (key.clone(), sampler.draws.pick("setting", index as u64, choices).clone()))
         .collect();
+    world.core = sampler.core(&world, &topics, &settings, &faults);
     Plan {
         schema: SCHEMA_VERSION,
         scenario: scenario.name.clone(),
         seed,
         salt,
         mutant: mutant.map(str::to_owned),
+        client_mutant: None,
         world,
         settings,
         topics,
@@ -43,9 +47,10 @@ pub fn sample(scenario: &Scenario, seed: u64, mutant: Option<&str>) -> Plan {
     }
 }
 
-struct Sampler<'a> {
-    scenario: &'a Scenario,
-    draws: Draws,
+/// What samples a plan; the parts that concern clusters and groups are in `sample_cluster`.
+pub(super) struct Sampler<'a> {
+    pub(super) scenario: &'a Scenario,
+    pub(super) draws: Draws,
 }
 
 impl Sampler<'_> {
@@ -54,7 +59,7 @@ impl Sampler<'_> {
         low + self.draws.range(label, entity, 0, (high - low) as u64) as i64
     }
 
-    fn count(&self, label: &'static str, entity: u64, span: Span) -> u64 {
+    pub(super) fn count(&self, label: &'static str, entity: u64, span: Span) -> u64 {
         u64::try_from(self.span(label, entity, span)).expect("spans of counts are validated as not negative")
     }
 
@@ -69,16 +74,21 @@ impl Sampler<'_> {
             safety_ms: self.count("safety", 0, ranges.safety_ms),
             liveness_ms: self.count("liveness", 0, ranges.liveness_ms),
             disk_bytes: self.count("disk", 0, ranges.disk_bytes),
+            core: Vec::new(),
+            budget: Budget {
+                down: u32::try_from(ranges.down_at_once).ok(),
+                powerless: u32::try_from(ranges.powerless_at_once).ok(),
+            },
         }
     }
 
-    fn topics(&self) -> Vec<Topic> {
+    fn topics(&self, nodes: u32) -> Vec<Topic> {
         let ranges = &self.scenario.topics;
         let auto_created = self.draws.chance("auto-created", 0, ranges.auto_created);
         let count = self.count("topics", 0, ranges.count);
         (0..count)
             .map(|topic| {
-                let mut config = std::collections::BTreeMap::new();
+                let mut config = BTreeMap::new();
                 for (index, (key, choices)) in ranges.config.iter().enumerate() {
                     let choice = self.draws.pick("topic-setting", topic << 16 | index as u64, choices);
                     if !choice.is_empty() && !auto_created {
@@ -87,7 +97,8 @@ impl Sampler<'_> {
                 }
                 // Auto-created topics have the broker's default number of partitions, which the settings name.
                 let queues = self.count("queues", topic, ranges.queues) as u32;
-                Topic { name: format!("topic-{topic}"), queues, config, auto_created }
+                let replication = (self.count("replication", topic, ranges.replication) as u32).min(nodes);
+                Topic { name: format!("topic-{topic}"), queues, replication, config, auto_created }
             })
             .map(|topic| self.with_default_partitions(topic))
             .collect()
@@ -97,6 +108,9 @@ impl Sampler<'_> {
         if topic.auto_created {
             let choices = self.scenario.settings.get("default-partitions");
             topic.queues = choices.and_then(|choices| choices.first()?.parse().ok()).unwrap_or(4);
+            // Nobody names the copies of a topic that creates itself: a node's default does.
+            let choices = self.scenario.settings.get("default-replication-factor");
+            topic.replication = choices.and_then(|choices| choices.first()?.parse().ok()).unwrap_or(1);
         }
         topic
     }
@@ -135,6 +149,7 @@ impl Sampler<'_> {
             };
             clients.push(Client { role, operations });
         }
+        clients.extend(self.members(clients.len() as u64, topics, world));
         clients
     }
 
@@ -225,7 +240,7 @@ impl Sampler<'_> {
         }
     }
 
-    fn time(&self, entity: u64, world: &World) -> u64 {
+    pub(super) fn time(&self, entity: u64, world: &World) -> u64 {
         self.draws.range("operation-time", entity, 0, world.safety_ms * 9 / 10)
     }
 
@@ -264,6 +279,19 @@ impl Sampler<'_> {
             "kill" => one(crash_trigger(), FaultAction::Kill { node, restart_after_ms }),
             "power-loss" => one(crash_trigger(), FaultAction::PowerLoss { node, restart_after_ms }),
             "pause" => one(crash_trigger(), FaultAction::Pause { node, duration_ms }),
+            "isolate" | "halves" | "majority-ring" | "bridge" | "one-way" => self
+                .partition(class, entity, world.nodes, duration_ms)
+                .map(|cut| one(at(at_ms), cut))
+                .unwrap_or_default(),
+            "kill-minority" | "kill-all" | "power-loss-minority" | "power-loss-all" => {
+                let set = self.crash_of_set(class, entity, node, world.nodes, restart_after_ms);
+                one(crash_trigger(), set)
+            }
+            "roll" => self.roll(entity, world, at_ms, restart_after_ms),
+            "clock-skew" => {
+                let skew_ms = self.draws.range("clock-skew", entity, 0, 20_000) as i64 - 10_000;
+                one(at(at_ms), FaultAction::ClockSkew { node, skew_ms, duration_ms })
+            }
             "restart" => one(at(at_ms), FaultAction::Restart { node, restart_after_ms }),
             "link-hold" | "link-delay" | "link-cut" | "one-request" => {
                 one(at(at_ms), self.link_fault(class, entity, node, clients, duration_ms))
@@ -307,7 +335,7 @@ impl Sampler<'_> {
 }
 
 /// The part of `total` that falls to one of `parts`, the first ones taking what is left over.
-fn share(total: u64, parts: u64, index: u64) -> u64 {
+pub(super) fn share(total: u64, parts: u64, index: u64) -> u64 {
     total / parts + u64::from(index < total % parts)
 }
 

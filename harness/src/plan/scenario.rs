@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::DiskOperation;
+use super::{CommitWhen, DiskOperation, GroupProtocol};
 
 /// A scenario.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,10 +30,16 @@ pub struct Scenario {
     pub topics: TopicRanges,
     /// Clients and their operations.
     pub workload: WorkloadRanges,
+    /// Consumer groups.
+    #[serde(default)]
+    pub groups: GroupRanges,
     /// Faults.
     #[serde(default)]
     pub faults: FaultRanges,
 }
+
+/// Hosts of a simulated world at most, so that a run stays fast.
+const HOSTS_MAXIMUM: i64 = 32;
 
 /// A number, or a pair of lowest and highest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +81,12 @@ pub struct WorldRanges {
     pub liveness_ms: Span,
     /// Disk size in bytes.
     pub disk_bytes: Span,
+    /// Share of runs in which a random sufficient core of the nodes is healed for the liveness phase, not all of them.
+    pub core_alone: f64,
+    /// Nodes down at once at most; a number below 0 sets no bound.
+    pub down_at_once: i64,
+    /// Nodes without power at once at most; a number below 0 sets no bound.
+    pub powerless_at_once: i64,
 }
 
 impl Default for WorldRanges {
@@ -88,6 +100,9 @@ impl Default for WorldRanges {
             safety_ms: Span::Between([6_000, 12_000]),
             liveness_ms: Span::Fixed(60_000),
             disk_bytes: Span::Fixed(1 << 30),
+            core_alone: 0.0,
+            down_at_once: -1,
+            powerless_at_once: -1,
         }
     }
 }
@@ -100,6 +115,8 @@ pub struct TopicRanges {
     pub count: Span,
     /// Partitions of each.
     pub queues: Span,
+    /// Copies of each partition; never more than there are nodes.
+    pub replication: Span,
     /// Share of runs in which topics are auto-created by the first Metadata request, 0 to 1.
     pub auto_created: f64,
     /// Settings given at creation; one choice of each is drawn per topic, an empty one leaves it out.
@@ -111,6 +128,7 @@ impl Default for TopicRanges {
         TopicRanges {
             count: Span::Between([1, 2]),
             queues: Span::Between([1, 4]),
+            replication: Span::Fixed(1),
             auto_created: 0.1,
             config: BTreeMap::new(),
         }
@@ -178,6 +196,46 @@ impl Default for WorkloadRanges {
     }
 }
 
+/// Consumer groups of a scenario, beside its other clients.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GroupRanges {
+    /// Groups; each reads every topic.
+    pub count: Span,
+    /// Members of each.
+    pub members: Span,
+    /// How members take part: choices, one for each group.
+    pub protocol: Vec<GroupProtocol>,
+    /// When members commit: choices, one for each group.
+    pub commit: Vec<CommitWhen>,
+    /// Share of members that are static, 0 to 1.
+    pub is_static: f64,
+    /// Polls of each member.
+    pub polls: Span,
+    /// Crashes of members in all.
+    pub crashes: Span,
+    /// Members that leave and come back, in all.
+    pub leaves: Span,
+    /// The session time-out in milliseconds.
+    pub session_timeout_ms: Span,
+}
+
+impl Default for GroupRanges {
+    fn default() -> GroupRanges {
+        GroupRanges {
+            count: Span::Fixed(0),
+            members: Span::Between([1, 3]),
+            protocol: vec![GroupProtocol::Classic],
+            commit: vec![CommitWhen::After],
+            is_static: 0.0,
+            polls: Span::Between([40, 80]),
+            crashes: Span::Fixed(0),
+            leaves: Span::Fixed(0),
+            session_timeout_ms: Span::Between([1_000, 3_000]),
+        }
+    }
+}
+
 /// Faults of a scenario: how many of each class per run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
@@ -210,6 +268,28 @@ pub struct FaultRanges {
     pub bit_flip: Span,
     /// Pauses of the process.
     pub pause: Span,
+    /// Partitions that isolate one node.
+    pub isolate: Span,
+    /// Partitions into two parts.
+    pub halves: Span,
+    /// Partitions in which each node sees another majority.
+    pub majority_ring: Span,
+    /// Partitions into two parts with one node between.
+    pub bridge: Span,
+    /// Cuts of one direction of a node's links.
+    pub one_way: Span,
+    /// Kills of a minority of the nodes at once.
+    pub kill_minority: Span,
+    /// Kills of all nodes at once.
+    pub kill_all: Span,
+    /// Power losses of a minority of the nodes at once.
+    pub power_loss_minority: Span,
+    /// Power losses of all nodes at once.
+    pub power_loss_all: Span,
+    /// Clean restarts of all nodes, one after the other.
+    pub roll: Span,
+    /// Wall clocks that are wrong.
+    pub clock_skew: Span,
     /// Share of kills, power losses and pauses that are placed at a named point instead of a time, 0 to 1.
     pub at_point: f64,
     /// The points to choose from.
@@ -238,6 +318,17 @@ impl Default for FaultRanges {
             disk_slow: none,
             bit_flip: none,
             pause: none,
+            isolate: none,
+            halves: none,
+            majority_ring: none,
+            bridge: none,
+            one_way: none,
+            kill_minority: none,
+            kill_all: none,
+            power_loss_minority: none,
+            power_loss_all: none,
+            roll: none,
+            clock_skew: none,
             at_point: 0.0,
             points: Vec::new(),
             down_ms: Span::Between([50, 1_000]),
@@ -248,7 +339,7 @@ impl Default for FaultRanges {
 
 impl FaultRanges {
     /// Class name and range of every class.
-    pub fn classes(&self) -> [(&'static str, Span); 14] {
+    pub fn classes(&self) -> [(&'static str, Span); 25] {
         [
             ("kill", self.kill),
             ("power-loss", self.power_loss),
@@ -264,6 +355,17 @@ impl FaultRanges {
             ("disk-slow", self.disk_slow),
             ("bit-flip", self.bit_flip),
             ("pause", self.pause),
+            ("isolate", self.isolate),
+            ("halves", self.halves),
+            ("majority-ring", self.majority_ring),
+            ("bridge", self.bridge),
+            ("one-way", self.one_way),
+            ("kill-minority", self.kill_minority),
+            ("kill-all", self.kill_all),
+            ("power-loss-minority", self.power_loss_minority),
+            ("power-loss-all", self.power_loss_all),
+            ("roll", self.roll),
+            ("clock-skew", self.clock_skew),
         ]
     }
 }
@@ -332,9 +434,12 @@ impl Scenario {
                 return bad(&field, format!("{low}..={high}"), &format!("must lie within {lowest}..={highest}"));
             }
         }
-        for (field, share) in
-            [("topics.auto_created", self.topics.auto_created), ("faults.at-point", self.faults.at_point)]
-        {
+        for (field, share) in [
+            ("topics.auto_created", self.topics.auto_created),
+            ("faults.at-point", self.faults.at_point),
+            ("world.core_alone", self.world.core_alone),
+            ("groups.is_static", self.groups.is_static),
+        ] {
             if !(0.0..=1.0).contains(&share) {
                 return bad(field, share.to_string(), "must lie within 0..=1");
             }
@@ -358,6 +463,16 @@ impl Scenario {
         if load.idempotent.is_empty() {
             return bad("workload.idempotent", "[]".to_owned(), "choose from true and false");
         }
+        let groups = &self.groups;
+        if groups.protocol.is_empty() || groups.commit.is_empty() {
+            return bad("groups.protocol and groups.commit", "[]".to_owned(), "give at least one choice");
+        }
+        let most = |span: Span| span.bounds().1;
+        let hosts = most(self.world.nodes) + most(load.producers) + most(load.consumers) + 1;
+        let hosts = hosts + most(groups.count) * most(groups.members);
+        if hosts > HOSTS_MAXIMUM {
+            return bad("nodes and clients", hosts.to_string(), "at most 32 hosts, the final reader's included");
+        }
         Ok(())
     }
 
@@ -375,8 +490,15 @@ impl Scenario {
             ("world.disk_bytes", world.disk_bytes, 1 << 16, 1 << 40),
             ("topics.count", self.topics.count, 1, 100),
             ("topics.queues", self.topics.queues, 1, 10_000),
+            ("topics.replication", self.topics.replication, 1, 8),
+            ("groups.count", self.groups.count, 0, 10),
+            ("groups.members", self.groups.members, 1, 100),
+            ("groups.polls", self.groups.polls, 0, 1_000_000),
+            ("groups.crashes", self.groups.crashes, 0, 1_000),
+            ("groups.leaves", self.groups.leaves, 0, 1_000),
+            ("groups.session_timeout_ms", self.groups.session_timeout_ms, 100, 60_000),
             ("workload.producers", load.producers, 1, 100),
-            ("workload.consumers", load.consumers, 1, 100),
+            ("workload.consumers", load.consumers, 0, 100),
             ("workload.batches", load.batches, 1, 1_000_000),
             ("workload.polls", load.polls, 0, 1_000_000),
             ("workload.records", load.records, 1, 10_000),

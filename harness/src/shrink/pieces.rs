@@ -84,8 +84,14 @@ fn without_trailing_clients(plan: &Plan) -> Plan {
 fn names_client(action: &FaultAction, client: u32) -> bool {
     match action {
         FaultAction::Link { from, to, .. } => [*from, *to].contains(&Endpoint::Client(client)),
+        FaultAction::Partition { cut, .. } => {
+            cut.iter().any(|link| [link.from, link.to].contains(&Endpoint::Client(client)))
+        }
         FaultAction::Kill { .. }
+        | FaultAction::KillSet { .. }
         | FaultAction::PowerLoss { .. }
+        | FaultAction::PowerLossSet { .. }
+        | FaultAction::ClockSkew { .. }
         | FaultAction::Restart { .. }
         | FaultAction::Pause { .. }
         | FaultAction::DiskError { .. }
@@ -99,6 +105,9 @@ fn names_client(action: &FaultAction, client: u32) -> bool {
 fn with_nodes(plan: &Plan, number: usize) -> Plan {
     let mut smaller = plan.clone();
     smaller.world.nodes = smaller.world.nodes.min(number as u32 + 1);
+    for topic in &mut smaller.topics {
+        topic.replication = topic.replication.min(smaller.world.nodes);
+    }
     smaller
 }
 
@@ -131,7 +140,7 @@ fn redirected(plan: &Plan, to: impl Fn(Queue) -> Queue) -> Plan {
                 | ClientAction::Seek { queue, .. }
                 | ClientAction::ListOffset { queue, .. }
                 | ClientAction::DeleteRecords { queue } => *queue = to(*queue),
-                ClientAction::Poll { .. } => {}
+                ClientAction::Poll { .. } | ClientAction::Crash { .. } | ClientAction::Leave => {}
             }
         }
     }
@@ -157,7 +166,7 @@ fn named_queues(client: &Client) -> impl Iterator<Item = Queue> + '_ {
         | ClientAction::Seek { queue, .. }
         | ClientAction::ListOffset { queue, .. }
         | ClientAction::DeleteRecords { queue } => Some(*queue),
-        ClientAction::Poll { .. } => None,
+        ClientAction::Poll { .. } | ClientAction::Crash { .. } | ClientAction::Leave => None,
     })
 }
 
@@ -166,7 +175,12 @@ fn with_needed_queues(plan: &Plan) -> Plan {
     let mut smaller = plan.clone();
     let assigned = plan.clients.iter().flat_map(|client| match &client.role {
         Role::Consumer { queues, .. } => queues.clone(),
-        Role::Producer { .. } => Vec::new(),
+        // A member is given every queue of its topics.
+        Role::Member { topics, .. } if !client.operations.is_empty() => {
+            let topics = topics.iter().filter_map(|topic| Some((*topic, plan.topics.get(*topic as usize)?)));
+            topics.flat_map(|(topic, of)| (0..of.queues).map(move |partition| Queue { topic, partition })).collect()
+        }
+        Role::Producer { .. } | Role::Member { .. } => Vec::new(),
     });
     let named: Vec<Queue> = plan.clients.iter().flat_map(named_queues).chain(assigned).collect();
     let topics = named.iter().map(|queue| queue.topic as usize + 1).max().unwrap_or(1);

@@ -38,13 +38,20 @@ fn plan(clients: u64, faults: u64) -> Plan {
         action: FaultAction::Kill { node: 0, restart_after_ms: 900 },
         salt: 1_000 + id,
     };
-    let topic = |name: &str| Topic { name: name.to_owned(), queues: 3, config: BTreeMap::new(), auto_created: false };
+    let topic = |name: &str| Topic {
+        name: name.to_owned(),
+        queues: 3,
+        replication: 1,
+        config: BTreeMap::new(),
+        auto_created: false,
+    };
     Plan {
         schema: crate::plan::SCHEMA_VERSION,
         scenario: "s".to_owned(),
         seed: 1,
         salt: 1,
         mutant: None,
+        client_mutant: None,
         world: World {
             nodes: 3,
             tick_ms: 10,
@@ -54,6 +61,8 @@ fn plan(clients: u64, faults: u64) -> Plan {
             safety_ms: 20_000,
             liveness_ms: 60_000,
             disk_bytes: 1 << 20,
+            core: Vec::new(),
+            budget: crate::plan::Budget::default(),
         },
         settings: BTreeMap::from([("flush".to_owned(), "os".to_owned()), ("layout".to_owned(), "shared".to_owned())]),
         topics: vec![topic("a"), topic("b")],
@@ -71,6 +80,8 @@ fn operation_ids(plan: &Plan) -> BTreeSet<u64> {
             ClientAction::Poll { .. }
             | ClientAction::Seek { .. }
             | ClientAction::ListOffset { .. }
+            | ClientAction::Crash { .. }
+            | ClientAction::Leave
             | ClientAction::DeleteRecords { .. } => unreachable!("these plans only produce"),
         })
         .collect()
@@ -175,6 +186,8 @@ fn operation_ids_or_zero(plan: &Plan) -> Vec<u64> {
             ClientAction::Poll { .. }
             | ClientAction::Seek { .. }
             | ClientAction::ListOffset { .. }
+            | ClientAction::Crash { .. }
+            | ClientAction::Leave
             | ClientAction::DeleteRecords { .. } => 0,
         })
         .collect()

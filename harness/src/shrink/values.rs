@@ -178,7 +178,8 @@ fn role_numbers(plan: &mut Plan, visit: &mut dyn FnMut(Number<'_>)) {
                 visit(Number::Small(attempts, 1));
                 visit(Number::Large(request_timeout_ms, REQUEST_TIMEOUT_MS));
             }
-            Role::Consumer { request_timeout_ms, fetch_max_bytes, .. } => {
+            Role::Consumer { request_timeout_ms, fetch_max_bytes, .. }
+            | Role::Member { request_timeout_ms, fetch_max_bytes, .. } => {
                 visit(Number::Large(request_timeout_ms, REQUEST_TIMEOUT_MS));
                 visit(Number::Small(fetch_max_bytes, FETCH_MAX_BYTES));
             }
@@ -203,7 +204,11 @@ fn operation_numbers(plan: &mut Plan, visit: &mut dyn FnMut(Number<'_>)) {
                 visit(Number::Small(max_wait_ms, 0));
                 visit(Number::Small(min_bytes, 1));
             }
-            ClientAction::Seek { .. } | ClientAction::ListOffset { .. } | ClientAction::DeleteRecords { .. } => {}
+            ClientAction::Crash { down_ms, .. } => visit(Number::Large(down_ms, FAULT_MS)),
+            ClientAction::Seek { .. }
+            | ClientAction::ListOffset { .. }
+            | ClientAction::DeleteRecords { .. }
+            | ClientAction::Leave => {}
         }
     }
 }
@@ -218,6 +223,19 @@ fn fault_numbers(plan: &mut Plan, visit: &mut dyn FnMut(Number<'_>)) {
             FaultAction::Kill { restart_after_ms, .. }
             | FaultAction::PowerLoss { restart_after_ms, .. }
             | FaultAction::Restart { restart_after_ms, .. } => visit(Number::Large(restart_after_ms, FAULT_MS)),
+            FaultAction::KillSet { restart_after_ms, stagger_ms, .. }
+            | FaultAction::PowerLossSet { restart_after_ms, stagger_ms, .. } => {
+                visit(Number::Large(restart_after_ms, FAULT_MS));
+                visit(Number::Large(stagger_ms, 0));
+            }
+            FaultAction::Partition { reset_after_ms, duration_ms, .. } => {
+                visit(Number::Large(reset_after_ms, FAULT_MS));
+                visit(Number::Large(duration_ms, FAULT_MS));
+            }
+            FaultAction::ClockSkew { skew_ms, duration_ms, .. } => {
+                visit(Number::Signed(skew_ms, 0));
+                visit(Number::Large(duration_ms, FAULT_MS));
+            }
             FaultAction::Link { rule, duration_ms, .. } => {
                 visit(Number::Large(duration_ms, FAULT_MS));
                 match rule {

@@ -72,6 +72,11 @@ impl SimClock {
         }
     }
 
+    /// Moves the host's wall clock by so many milliseconds.
+    pub fn shift_wall_ms(&self, by_ms: i64) {
+        self.wall_skew_ms.set(self.wall_skew_ms.get() + by_ms);
+    }
+
     /// Sets how far the host's wall clock is ahead (or, if negative, behind), in milliseconds.
     pub fn set_wall_skew_ms(&self, skew_ms: i64) {
         self.wall_skew_ms.set(skew_ms);

@@ -39,4 +39,10 @@ pub const EVENTS: &[&str] = &[
     "disk-slow",
     "bit-flip",
     "fault-at-point",
+    "isolate",
+    "halves",
+    "majority-ring",
+    "bridge",
+    "one-way",
+    "clock-skew",
 ];

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::clock::SimTime;
+use super::clock::{SimClock, SimTime};
 use super::counters::Counters;
 use super::disk::{Drive, FileLoss, SimDisk};
 use super::flag::Flag;
@@ -16,7 +16,7 @@ use super::node::NodeEnd;
 use super::pause::Pause;
 use super::trace::{Actor, Trace};
 use crate::history::Mark;
-use crate::plan::{Fault, FaultAction, Trigger};
+use crate::plan::{Budget, Fault, FaultAction, LinkRule, Trigger};
 
 pub(crate) struct Nemesis {
     faults: Vec<Fault>,
@@ -25,6 +25,9 @@ pub(crate) struct Nemesis {
     trace: Trace,
     counters: Counters,
     time: SimTime,
+    /// The nodes' clocks, by number.
+    clocks: RefCell<BTreeMap<u32, SimClock>>,
+    budget: Budget,
     state: RefCell<State>,
 }
 
@@ -41,6 +44,8 @@ struct State {
     points: BTreeMap<&'static str, u64>,
     point_faults: BTreeMap<(&'static str, &'static str), u64>,
     is_liveness: bool,
+    /// The nodes that stay up in the liveness phase; empty for all.
+    core: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -51,6 +56,7 @@ enum Deed {
     EndDiskSlow { node: u32, fault: u32 },
     EndStopping { node: u32, incarnation: u64 },
     EndPause { node: u32, incarnation: u64 },
+    EndSkew { node: u32, skew_ms: i64 },
 }
 
 /// A trigger that waits for a point.
@@ -104,8 +110,9 @@ pub(crate) struct Process {
     pub(crate) pause: Pause,
 }
 
-/// Time that a node has for a clean stop before it is killed.
-const STOPPING_US_MAX: u64 = 5_000_000;
+/// Time that a node has for a clean stop before it is killed: what Kubernetes grants by default. A stop has to sync what is
+/// left, so that it may take as long as the disk needs for that.
+const STOPPING_US_MAX: u64 = 30_000_000;
 /// Time until a node that gave up on its disk is started again.
 const RESTART_AFTER_EXIT_US: u64 = 500_000;
 
@@ -117,6 +124,7 @@ impl Nemesis {
         trace: Trace,
         counters: Counters,
         time: SimTime,
+        budget: Budget,
     ) -> Nemesis {
         let mut state = State::default();
         for (index, fault) in faults.iter().enumerate() {
@@ -143,7 +151,13 @@ impl Nemesis {
                 prepared: None,
             });
         }
-        Nemesis { faults: faults.to_vec(), fabric, drives, trace, counters, time, state: RefCell::new(state) }
+        let (clocks, state) = (RefCell::default(), RefCell::new(state));
+        Nemesis { faults: faults.to_vec(), fabric, drives, trace, counters, time, clocks, budget, state }
+    }
+
+    /// The node's clock, which faults can skew.
+    pub(crate) fn add_clock(&self, node: u32, clock: SimClock) {
+        self.clocks.borrow_mut().insert(node, clock);
     }
 
     /// The node stands at a point: every fault that waits for just this strikes now.
@@ -255,6 +269,7 @@ impl Nemesis {
                 Deed::EndDiskSlow { node, fault } => self.drives[node as usize].set_slow(fault, None),
                 Deed::EndStopping { node, incarnation } => self.end_stopping(node, incarnation),
                 Deed::EndPause { node, incarnation } => self.end_pause(node, incarnation),
+                Deed::EndSkew { node, skew_ms } => self.skew(node, -skew_ms),
             }
         }
         self.fabric.tick();
@@ -274,7 +289,8 @@ impl Nemesis {
         }
         let mut state = self.state.borrow_mut();
         let after_us = if state.is_liveness { 0 } else { crash.restart_after_us };
-        let restart_at_us = Some(self.time.now_us() + after_us);
+        let is_coming_back = !state.is_liveness || state.core.is_empty() || state.core.contains(&crash.node);
+        let restart_at_us = is_coming_back.then_some(self.time.now_us() + after_us);
         state.nodes[crash.node as usize].condition = Condition::Down { restart_at_us, down };
     }
 
@@ -302,9 +318,11 @@ impl Nemesis {
         state.timeline.values().all(is_bound) && state.nodes.iter().all(is_up)
     }
 
-    /// The safety phase is over: no fault is active or will strike, and every node that is down starts.
-    pub(crate) fn begin_liveness(&self) {
+    /// The safety phase is over: no fault is active or will strike, and every node of the core that is down starts; where
+    /// the core is not empty, nodes outside of it stop and stay down.
+    pub(crate) fn begin_liveness(&self, core: &[u32]) {
         self.fabric.end_rules();
+        self.clocks.borrow().values().for_each(|clock| clock.set_wall_skew_ms(0));
         for drive in &self.drives {
             drive.repair();
         }
@@ -314,15 +332,25 @@ impl Nemesis {
         state.is_liveness = true;
         state.armed.clear();
         state.timeline.retain(|_, deed| matches!(deed, Deed::EndStopping { .. }));
-        for slot in &mut state.nodes {
+        let mut left_out = Vec::new();
+        for (node, slot) in state.nodes.iter_mut().enumerate() {
             slot.pause.end();
+            let node = node as u32;
+            let is_in_core = core.is_empty() || core.contains(&node);
             match &mut slot.condition {
+                Condition::Up | Condition::Stopping { .. } if !is_in_core => left_out.push(node),
+                Condition::Down { restart_at_us, .. } if !is_in_core => *restart_at_us = None,
                 Condition::Down { restart_at_us, .. } => *restart_at_us = Some(now_us),
                 Condition::Stopping { restart_after_us } => *restart_after_us = 0,
                 Condition::Up | Condition::CutOff => {}
             }
         }
+        state.core = core.to_vec();
         state.marks.push(Mark::LivenessBegan { at_us: now_us });
+        drop(state);
+        for node in left_out {
+            self.cut_off(Crash { node, power_loss: None, restart_after_us: 0 }, Down::Process);
+        }
     }
 
     pub(crate) fn end_liveness(&self, missing: Vec<String>) {
@@ -358,6 +386,7 @@ impl Nemesis {
     /// Lets a fault strike; whether it had anything to strike.
     fn strike(&self, index: u32) -> bool {
         let fault = &self.faults[index as usize];
+        let mut struck = fault.action.nodes();
         let is_struck = match &fault.action {
             FaultAction::Kill { node, restart_after_ms } => self.kill(*node, restart_after_ms * 1000),
             FaultAction::PowerLoss { node, restart_after_ms } => {
@@ -368,6 +397,37 @@ impl Nemesis {
             FaultAction::Link { from, to, rule, duration_ms, only } => {
                 let number = self.fabric.add_rule(*from, *to, *rule, *only);
                 self.plan_after(*duration_ms, Deed::EndRule(number));
+                true
+            }
+            FaultAction::KillSet { nodes, restart_after_ms, stagger_ms } => {
+                struck.clear();
+                for (node, after_us) in one_after_another(nodes, *restart_after_ms, *stagger_ms) {
+                    if self.kill(node, after_us) {
+                        struck.push(node);
+                    }
+                }
+                !struck.is_empty()
+            }
+            FaultAction::PowerLossSet { nodes, restart_after_ms, stagger_ms } => {
+                struck.clear();
+                for (node, after_us) in one_after_another(nodes, *restart_after_ms, *stagger_ms) {
+                    if self.cut_power(node, after_us, fault.salt.wrapping_add(u64::from(node))) {
+                        struck.push(node);
+                    }
+                }
+                !struck.is_empty()
+            }
+            FaultAction::Partition { cut, reset_after_ms, duration_ms, .. } => {
+                let rule = LinkRule::Cut { reset_after_ms: *reset_after_ms };
+                for link in cut {
+                    let number = self.fabric.add_rule(link.from, link.to, rule, None);
+                    self.plan_after(*duration_ms, Deed::EndRule(number));
+                }
+                true
+            }
+            FaultAction::ClockSkew { node, skew_ms, duration_ms } => {
+                self.skew(*node, *skew_ms);
+                self.plan_after(*duration_ms, Deed::EndSkew { node: *node, skew_ms: *skew_ms });
                 true
             }
             FaultAction::DiskError { .. }
@@ -386,7 +446,7 @@ impl Nemesis {
         }
         let mut state = self.state.borrow_mut();
         state.struck.insert(index);
-        state.marks.push(Mark::Fault { at_us, class: class.to_string(), fault: index });
+        state.marks.push(Mark::Fault { at_us, class: class.to_string(), fault: index, nodes: struck });
         true
     }
 
@@ -408,23 +468,55 @@ impl Nemesis {
             }
             FaultAction::BitFlip { node } => self.drives[*node as usize].flip_bit(fault.salt).is_some(),
             FaultAction::Kill { .. }
+            | FaultAction::KillSet { .. }
             | FaultAction::PowerLoss { .. }
+            | FaultAction::PowerLossSet { .. }
             | FaultAction::Restart { .. }
             | FaultAction::Pause { .. }
+            | FaultAction::Partition { .. }
+            | FaultAction::ClockSkew { .. }
             | FaultAction::Link { .. } => false,
         }
     }
 
+    /// Moves a node's wall clock by so much.
+    fn skew(&self, node: u32, by_ms: i64) {
+        if let Some(clock) = self.clocks.borrow().get(&node) {
+            clock.shift_wall_ms(by_ms);
+        }
+    }
+
+    /// Whether one more node may go down, with its power or without.
+    fn is_within_budget(&self, node: u32, with_power: bool) -> bool {
+        let state = self.state.borrow();
+        let others = || state.nodes.iter().enumerate().filter(|(other, _)| *other as u32 != node);
+        let down = others().filter(|(_, slot)| slot.condition != Condition::Up).count() as u32;
+        let is_cut =
+            |other: usize| state.crashes.iter().any(|crash| crash.node as usize == other && crash.power_loss.is_some());
+        let is_powerless = |(other, slot): &(usize, &NodeState)| match slot.condition {
+            Condition::Down { down, .. } => down == Down::Power,
+            Condition::CutOff => is_cut(*other),
+            Condition::Up | Condition::Stopping { .. } => false,
+        };
+        let powerless = others().filter(is_powerless).count() as u32;
+        self.budget.down.is_none_or(|bound| down < bound)
+            && (!with_power || self.budget.powerless.is_none_or(|bound| powerless < bound))
+    }
+
     fn kill(&self, node: u32, restart_after_us: u64) -> bool {
         let is_running = self.state.borrow().nodes[node as usize].condition.is_running();
-        if is_running {
+        let may_strike = is_running && self.is_within_budget(node, false);
+        if may_strike {
             self.cut_off(Crash { node, power_loss: None, restart_after_us }, Down::Process);
         }
-        is_running
+        may_strike
     }
 
     /// A machine can lose its power whether or not its process runs; only once.
     fn cut_power(&self, node: u32, restart_after_us: u64, salt: u64) -> bool {
+        if !self.is_within_budget(node, true) {
+            return false;
+        }
         let condition = self.state.borrow().nodes[node as usize].condition;
         match condition {
             Condition::Up | Condition::Stopping { .. } => {
@@ -463,6 +555,9 @@ impl Nemesis {
     }
 
     fn stop(&self, node: u32, restart_after_us: u64) -> bool {
+        if !self.is_within_budget(node, false) {
+            return false;
+        }
         let at_us = self.time.now_us() + STOPPING_US_MAX;
         let mut state = self.state.borrow_mut();
         let slot = &mut state.nodes[node as usize];
@@ -544,15 +639,25 @@ impl Condition {
     }
 }
 
+/// Nodes with the time until each starts again, in microseconds.
+fn one_after_another(nodes: &[u32], restart_after_ms: u64, stagger_ms: u64) -> impl Iterator<Item = (u32, u64)> + '_ {
+    let after_us = move |index: usize| (restart_after_ms + stagger_ms * index as u64) * 1000;
+    nodes.iter().enumerate().map(move |(index, node)| (*node, after_us(index)))
+}
+
 /// Faults that only arm something are counted where they are felt: at the operation or request that they hit.
 fn is_counted_when_struck(action: &FaultAction) -> bool {
     match action {
         FaultAction::Link { only, .. } => only.is_none(),
         FaultAction::DiskError { .. } | FaultAction::DiskFull { .. } | FaultAction::DiskSlow { .. } => false,
         FaultAction::Kill { .. }
+        | FaultAction::KillSet { .. }
         | FaultAction::PowerLoss { .. }
+        | FaultAction::PowerLossSet { .. }
         | FaultAction::Restart { .. }
         | FaultAction::Pause { .. }
+        | FaultAction::Partition { .. }
+        | FaultAction::ClockSkew { .. }
         | FaultAction::BitFlip { .. } => true,
     }
 }

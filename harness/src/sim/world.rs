@@ -144,7 +144,9 @@ impl World {
             })
         };
         let drives: Vec<Drive> = (0..plan.world.nodes).map(drive).collect();
-        let nemesis = Nemesis::new(&plan.faults, fabric.clone(), drives, trace.clone(), counters.clone(), time.clone());
+        let budget = plan.world.budget;
+        let nemesis =
+            Nemesis::new(&plan.faults, fabric.clone(), drives, trace.clone(), counters.clone(), time.clone(), budget);
         let sim = build_turmoil(plan);
         Ok(World {
             plan: plan.clone(),
@@ -178,6 +180,7 @@ impl World {
             nemesis: self.nemesis.clone(),
             factory,
         });
+        self.nemesis.add_clock(node, host.clock.clone());
         self.nemesis.prepare(node);
         self.sim.host(name.as_str(), move || {
             let host = host.clone();
@@ -235,7 +238,7 @@ impl World {
             self.time.set_step_us(now_us);
             self.nemesis.advance();
             if bound_us.is_none() && (now_us >= safety_us || self.is_safety_shown()) {
-                self.nemesis.begin_liveness();
+                self.nemesis.begin_liveness(&self.plan.world.core);
                 self.phase.begin_liveness();
                 bound_us = Some(now_us + liveness_us);
             }
@@ -337,23 +340,22 @@ fn check_bounds(plan: &Plan) -> Result<(), WorldError> {
             within("trigger.node", u64::from(*node), 0, last, "one of the plan's nodes")?;
             within("trigger.occurrence", u64::from(*occurrence), 1, u64::from(u32::MAX), "at least 1")?;
         }
-        if let Some(node) = node_of(&fault.action) {
+        for node in fault.action.nodes() {
             within("fault.node", u64::from(node), 0, last, "one of the plan's nodes")?;
         }
+        if let FaultAction::Partition { cut, .. } = &fault.action {
+            for end in cut.iter().flat_map(|link| [link.from, link.to]) {
+                if let Endpoint::Node(node) = end {
+                    within("fault.cut", u64::from(node), 0, last, "one of the plan's nodes")?;
+                }
+            }
+        }
+    }
+    for node in &world.core {
+        within("world.core", u64::from(*node), 0, last, "one of the plan's nodes")?;
+    }
+    for topic in &plan.topics {
+        within("topic.replication", u64::from(topic.replication), 1, last + 1, "from 1 to the number of nodes")?;
     }
     Ok(())
-}
-
-fn node_of(action: &FaultAction) -> Option<u32> {
-    match action {
-        FaultAction::Kill { node, .. }
-        | FaultAction::PowerLoss { node, .. }
-        | FaultAction::Restart { node, .. }
-        | FaultAction::Pause { node, .. }
-        | FaultAction::DiskError { node, .. }
-        | FaultAction::DiskFull { node, .. }
-        | FaultAction::DiskSlow { node, .. }
-        | FaultAction::BitFlip { node } => Some(*node),
-        FaultAction::Link { .. } => None,
-    }
 }

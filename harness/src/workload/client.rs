@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Context, WorkloadError, consuming, producing};
+use super::{Context, WorkloadError, consuming, member, producing};
 use crate::driver::admin::{EARLIEST, LATEST};
 use crate::driver::cluster::Cluster;
 use crate::driver::errors::Attempts;
@@ -34,20 +34,27 @@ pub async fn run_client<D: Dial, T: Timer>(context: &Context<D, T>, client: &Cli
             };
             consuming::run(context, options, queues, &client.operations).await;
         }
+        Role::Member { .. } => member::run(context, &client.role, &client.operations).await,
     }
     Ok(())
 }
 
 fn check_operations<D: Dial, T: Timer>(context: &Context<D, T>, client: &Client) -> Result<(), WorkloadError> {
     let number = context.client.0;
-    let is_producer = matches!(client.role, Role::Producer { .. });
-    let role = if is_producer { "a producer" } else { "a consumer" };
+    let (is_producer, is_member, role) = match client.role {
+        Role::Producer { .. } => (true, false, "a producer"),
+        Role::Consumer { .. } => (false, false, "a consumer"),
+        Role::Member { .. } => (false, true, "a member of a group"),
+    };
     for (index, operation) in client.operations.iter().enumerate() {
         let (queue, is_fitting) = match &operation.action {
             ClientAction::Produce { queue, records, .. } => (Some(*queue), is_producer && *records > 0),
             ClientAction::Poll { .. } => (None, !is_producer),
-            ClientAction::Seek { queue, .. } => (Some(*queue), !is_producer),
-            ClientAction::ListOffset { queue, .. } | ClientAction::DeleteRecords { queue } => (Some(*queue), true),
+            ClientAction::Crash { .. } | ClientAction::Leave => (None, is_member),
+            ClientAction::Seek { queue, .. } => (Some(*queue), !is_producer && !is_member),
+            ClientAction::ListOffset { queue, .. } | ClientAction::DeleteRecords { queue } => {
+                (Some(*queue), !is_member)
+            }
         };
         if !is_fitting {
             return Err(WorkloadError::WrongRole { client: number, index, role });

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::client::{absolute, delete_records, list_offset};
+use super::recorder::Invocation;
 use super::{Context, payload};
 use crate::driver::admin::{EARLIEST, LATEST};
 use crate::driver::cluster::Cluster;
@@ -42,12 +43,14 @@ pub(crate) async fn run<D: Dial, T: Timer>(
                 list_offset(context, &cluster, *queue, *query, timeout).await;
             }
             ClientAction::DeleteRecords { queue } => delete_records(context, &cluster, *queue, timeout).await,
-            ClientAction::Produce { .. } => unreachable!("operations were checked against the role before they run"),
+            ClientAction::Produce { .. } | ClientAction::Crash { .. } | ClientAction::Leave => {
+                unreachable!("operations were checked against the role before they run")
+            }
         }
     }
 }
 
-fn is_out_of_range(error: &CallError) -> bool {
+pub(crate) fn is_out_of_range(error: &CallError) -> bool {
     error.code() == Some(OFFSET_OUT_OF_RANGE)
 }
 
@@ -62,6 +65,17 @@ pub(crate) async fn poll<D: Dial, T: Timer>(
     let what = if is_final { "a final Fetch" } else { "Fetch" };
     let invocation = context.recorder.invoke(context.client, context.now_us(), what.to_string());
     let mut polled = consumer.poll(Duration::from_millis(u64::from(max_wait_ms)), min_bytes).await;
+    complete(context, invocation, &mut polled, is_final);
+    polled
+}
+
+/// Tells the history what a poll gave.
+pub(crate) fn complete<D: Dial, T: Timer>(
+    context: &Context<D, T>,
+    invocation: Invocation,
+    polled: &mut Polled,
+    is_final: bool,
+) {
     // Polls ask for the partitions in turn; the history tells them in one order.
     polled.read.sort_by(|one, other| one.partition.cmp(&other.partition));
     let (mut runs, mut corrupt, mut positions) = (Vec::new(), Vec::new(), Vec::new());
@@ -78,10 +92,9 @@ pub(crate) async fn poll<D: Dial, T: Timer>(
     let outcome = if nothing_read { attempts.outcome() } else { Outcome::Done };
     let call = Call::Poll { runs, corrupt, positions, is_final };
     context.recorder.complete(invocation, context.now_us(), outcome, call);
-    polled
 }
 
-fn queue_of<D: Dial, T: Timer>(context: &Context<D, T>, partition: &TopicPartition) -> Queue {
+pub(crate) fn queue_of<D: Dial, T: Timer>(context: &Context<D, T>, partition: &TopicPartition) -> Queue {
     let topic = context.topics.iter().position(|topic| topic.name == partition.topic);
     let topic = topic.expect("consumers are assigned partitions of the plan's topics only");
     Queue { topic: topic as u32, partition: partition.partition as u32 }
@@ -123,14 +136,14 @@ fn check_records(queue: Queue, read: &PartitionRead, runs: &mut Vec<Run>, corrup
 }
 
 /// One Seek operation; where it fails, the position stays.
-async fn seek<D: Dial, T: Timer>(
+pub(crate) async fn seek<D: Dial, T: Timer>(
     context: &Context<D, T>,
     cluster: &Cluster<D, T>,
     consumer: &mut Consumer<D, T>,
     queue: Queue,
     to: SeekTarget,
     timeout: Duration,
-) {
+) -> Option<i64> {
     let partition = context.topic_partition(queue);
     let to = match to {
         SeekTarget::Timestamp(shift_ms) => match absolute(context, OffsetQuery::Timestamp(shift_ms)) {
@@ -151,6 +164,7 @@ async fn seek<D: Dial, T: Timer>(
         consumer.seek(&partition, offset);
     }
     context.recorder.complete(invocation, context.now_us(), outcome, Call::Seek { queue, to, offset });
+    offset
 }
 
 async fn resolve<D: Dial, T: Timer>(

@@ -6,6 +6,7 @@
 pub mod client;
 mod consuming;
 pub mod final_reads;
+mod member;
 pub mod payload;
 pub mod phase;
 mod producing;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::driver::cluster::{Cluster, ClusterOptions};
+pub use crate::driver::mutant::ClientMutant;
 use crate::driver::{Dial, Events, Timer, TopicPartition};
 use crate::history::{ClientId, Queue};
 use crate::plan::Topic;
@@ -49,6 +51,8 @@ pub struct Context<D: Dial, T: Timer> {
     pub phase: Phase,
     /// Hears of the driver's events (`driver::EVENTS`).
     pub events: Events,
+    /// A deliberate bug of the client, if any.
+    pub client_mutant: Option<ClientMutant>,
 }
 
 /// Why a client could not run as planned.
@@ -108,6 +112,9 @@ impl<D: Dial, T: Timer> Context<D, T> {
             request_timeout,
             backoff_minimum: BACKOFF_MINIMUM,
             backoff_maximum: BACKOFF_MAXIMUM,
+            // In a cluster a node may not know yet a topic that another has just created.
+            auto_create: self.topics.iter().any(|topic| topic.auto_created),
+            restamps: self.client_mutant == Some(ClientMutant::RestampsAppended),
         };
         Cluster::new(self.dial.clone(), self.timer.clone(), self.draws.clone(), self.events.clone(), options)
     }

@@ -57,7 +57,10 @@ pub(crate) async fn run<D: Dial, T: Timer>(
                 list_offset(context, &cluster, *queue, *query, timeout).await;
             }
             ClientAction::DeleteRecords { queue } => delete_records(context, &cluster, *queue, timeout).await,
-            ClientAction::Poll { .. } | ClientAction::Seek { .. } => {
+            ClientAction::Poll { .. }
+            | ClientAction::Seek { .. }
+            | ClientAction::Crash { .. }
+            | ClientAction::Leave => {
                 unreachable!("operations were checked against the role before they run")
             }
         }

@@ -67,6 +67,12 @@ impl Recorder {
         inner.operations.push(operation);
     }
 
+    /// The call turned out to be none: nothing was asked, or nothing worth telling was answered.
+    pub fn withdraw(&self, invocation: Invocation) {
+        let open = self.inner.borrow_mut().open.remove(&invocation.id);
+        open.expect("an invocation belongs to one recorder and ends once");
+    }
+
     /// Ends what is still open as unknown in the eyes of the run: gives what it was, in the order of the calls.
     /// Such an operation leaves no line in the history unless it is completed later.
     pub fn open(&self) -> Vec<Open> {

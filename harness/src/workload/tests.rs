@@ -37,7 +37,8 @@ impl World {
 
     fn context(&self, client: u32) -> Context<Scripted, PausedTimer> {
         let queues = PARTITIONS as u32;
-        let topic = Topic { name: TOPIC.to_string(), queues, config: BTreeMap::new(), auto_created: false };
+        let topic =
+            Topic { name: TOPIC.to_string(), queues, replication: 1, config: BTreeMap::new(), auto_created: false };
         Context {
             client: ClientId(client),
             dial: self.broker.clone(),
@@ -50,6 +51,7 @@ impl World {
             recorder: self.recorder.clone(),
             phase: self.switch.phase(),
             events: Rc::new(|_| {}),
+            client_mutant: None,
         }
     }
 

@@ -5,10 +5,13 @@ use std::time::Duration;
 use super::{Context, WorkloadError};
 use crate::driver::admin::NewTopic;
 use crate::driver::cluster::Cluster;
-use crate::driver::errors::{CallError, TOPIC_ALREADY_EXISTS};
+use crate::driver::errors::{CallError, INVALID_REPLICATION_FACTOR, TOPIC_ALREADY_EXISTS};
 use crate::driver::{Dial, Timer};
 use crate::history::{Call, Outcome};
 use crate::plan::Topic;
+
+/// Time until the topic is asked for again from a cluster that is still forming.
+const FORMING_WAIT: Duration = Duration::from_millis(100);
 
 /// Creates the topics that are not left to auto-creation; each gets `bound` at most, each request `request_timeout`.
 pub async fn create_topics<D: Dial, T: Timer>(
@@ -39,15 +42,30 @@ async fn create<D: Dial, T: Timer>(
     topic: &Topic,
     deadline: Duration,
 ) -> Result<(), String> {
-    let new = NewTopic { name: topic.name.clone(), partitions: topic.queues as i32, config: topic.config.clone() };
+    let new = NewTopic {
+        name: topic.name.clone(),
+        partitions: topic.queues as i32,
+        // One copy is what nobody asked for: the nodes' own default decides.
+        replication: if topic.replication > 1 { topic.replication as i16 } else { -1 },
+        config: topic.config.clone(),
+    };
     let what = format!("CreateTopics of {}", topic.name);
     let invocation = context.recorder.invoke(context.client, context.now_us(), what);
-    let (result, attempts) = cluster
-        .retry(deadline, || {
-            let deadline = deadline.min(cluster.after(cluster.options().request_timeout));
-            cluster.create_topic(&new, deadline)
-        })
-        .await;
+    let (result, attempts) = loop {
+        let (result, attempts) = cluster
+            .retry(deadline, || {
+                let deadline = deadline.min(cluster.after(cluster.options().request_timeout));
+                cluster.create_topic(&new, deadline)
+            })
+            .await;
+        // A cluster that is still forming has not all of its nodes yet.
+        let is_forming = matches!(&result, Err(error) if error.code() == Some(INVALID_REPLICATION_FACTOR));
+        let again = cluster.after(FORMING_WAIT);
+        if !is_forming || attempts.unknown.is_some() || again >= deadline {
+            break (result, attempts);
+        }
+        cluster.timer().sleep_until(again).await;
+    };
     let (outcome, result) = match result {
         Ok(()) => (Outcome::Done, Ok(())),
         Err(error) if error.code() == Some(TOPIC_ALREADY_EXISTS) && attempts.unknown.is_some() => {

@@ -111,6 +111,7 @@ impl Model {
             retention_ms: (!is_strict && draws.chance("by-time", 0, 0.3)).then_some(60),
             is_log_shared: false,
             has_create_time: true,
+            ..TopicContext::default()
         };
         let header =
             Header { schema: SCHEMA_VERSION, topics: vec!["events".to_owned()], title: format!("seed {seed}") };
@@ -403,12 +404,19 @@ impl Model {
                 log.synced = log.synced.max(log.start);
                 *low_watermark = Some(log.start as i64);
             }
-            Call::Produce { .. } | Call::CreateTopic { .. } => unreachable!("consumers do neither"),
+            Call::Produce { .. } | Call::CreateTopic { .. } | Call::Group { .. } => {
+                unreachable!("consumers do neither")
+            }
         }
     }
 
     fn lose_power(&mut self) {
-        self.history.marks.push(Mark::Fault { at_us: self.now_us, class: "power-loss".to_owned(), fault: 0 });
+        self.history.marks.push(Mark::Fault {
+            at_us: self.now_us,
+            class: "power-loss".to_owned(),
+            fault: 0,
+            nodes: vec![0],
+        });
         if self.context.topics[0].flush == Flush::Ack {
             return;
         }
@@ -497,7 +505,7 @@ fn unanswered(call: Call) -> Call {
         Call::Seek { queue, to, .. } => Call::Seek { queue, to, offset: None },
         Call::ListOffset { queue, query, .. } => list(queue, query),
         Call::DeleteRecords { queue, before, .. } => Call::DeleteRecords { queue, before, low_watermark: None },
-        other @ (Call::Produce { .. } | Call::CreateTopic { .. }) => other,
+        other @ (Call::Produce { .. } | Call::CreateTopic { .. } | Call::Group { .. }) => other,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which fault the anomaly followed, and what the node's memory and drive say about it. Start at `Cause::of`.
 //! A cause is told only as far as the recorded states show it; else the last fault is named as no more than that.
 
+use mqassay_harness::guarantee::Anomaly;
 use mqassay_harness::history::{Mark, Queue};
 use mqassay_harness::plan::FaultAction;
 use mqassay_harness::sim::disk::{FileLoss, LossKind};
@@ -24,6 +25,9 @@ pub(super) struct Cause<'a> {
 impl<'a> Cause<'a> {
     pub(super) fn of(story: &'a Story, focus: &Focus<'a>) -> Cause<'a> {
         let Some(queue) = focus.queue else { return last_fault(story, focus) };
+        if let Some(cause) = deleted(story, focus, queue) {
+            return cause;
+        }
         let crash = lost_in_crash(story, focus, queue);
         let found = crash.or_else(|| flipped(story, focus, queue)).or_else(|| forgotten(story, focus, queue));
         found.unwrap_or_else(|| last_fault(story, focus))
@@ -173,6 +177,40 @@ fn flipped<'a>(story: &'a Story, focus: &Focus<'a>, queue: Queue) -> Option<Caus
     None
 }
 
+/// A record below a log start that was told: when the node moved the start over it, and what the topic lets be deleted.
+fn deleted<'a>(story: &'a Story, focus: &Focus<'a>, queue: Queue) -> Option<Cause<'a>> {
+    focus.finding.filter(|finding| finding.anomaly == Anomaly::PrematureDeletion)?;
+    let offset = *focus.offsets.first()?;
+    let of_queue = || story.states.iter().filter_map(|state| Some((state, queue_in(state, queue)?)));
+    let (after, now) = of_queue().find(|(_, found)| found.log_start > offset)?;
+    let earlier = |state: &NodeState| state.node == after.node && state.at_us < after.at_us;
+    let (before, had) = of_queue().filter(|(state, _)| earlier(state)).last()?;
+    let (appended, _) = of_queue().find(|(_, found)| batch_at(found, offset).is_some())?;
+    let age_ms = (after.at_us - appended.at_us) / 1_000;
+    let restarted = if before.incarnation == after.incarnation { "without a restart" } else { "across a restart" };
+    let config = story.plan.topics.get(queue.topic as usize).map(|topic| &topic.config);
+    let limits: Vec<String> = ["retention.ms", "retention.bytes"]
+        .into_iter()
+        .filter_map(|key| {
+            let value = config?.get(key).filter(|value| !value.is_empty())?;
+            Some(format!("{key} is {}", value.parse().map_or_else(|_| value.clone(), number::count)))
+        })
+        .collect();
+    let limits = if limits.is_empty() { "the topic has no retention".to_owned() } else { limits.join(" and ") };
+    let sentence = format!(
+        "Node {} moved the log start of {} from {} to {} at {}, {restarted}: offset {offset} was in its log for {} ms by \
+         then, while {limits}.",
+        after.node,
+        queue_name(story, queue),
+        had.log_start,
+        now.log_start,
+        seconds(after.at_us),
+        number::count(age_ms),
+    );
+    let fault = fault_before(story, appended.at_us, after.at_us);
+    Some(Cause { fault, before: Some(before), after: Some(after), sentence })
+}
+
 /// A producer that had the same last sequence number after the later of two offsets as after the earlier one: the
 /// second append was a retry that the node no longer recognised.
 fn forgotten<'a>(story: &'a Story, focus: &Focus<'a>, queue: Queue) -> Option<Cause<'a>> {
@@ -267,7 +305,7 @@ fn fault_before(story: &Story, from_us: u64, to_us: u64) -> Option<(u64, &str, u
 
 fn struck(story: &Story) -> impl Iterator<Item = (u64, &str, u32)> {
     story.history.marks.iter().filter_map(|mark| match mark {
-        Mark::Fault { at_us, class, fault } => Some((*at_us, class.as_str(), *fault)),
+        Mark::Fault { at_us, class, fault, .. } => Some((*at_us, class.as_str(), *fault)),
         Mark::NodeExit { .. } | Mark::LivenessBegan { .. } | Mark::LivenessEnded { .. } => None,
     })
 }
@@ -292,7 +330,9 @@ pub(super) fn node_of(story: &Story, fault: u32) -> Option<u32> {
         | FaultAction::DiskError { node, .. }
         | FaultAction::DiskFull { node, .. }
         | FaultAction::DiskSlow { node, .. }
+        | FaultAction::ClockSkew { node, .. }
         | FaultAction::BitFlip { node } => Some(*node),
-        FaultAction::Link { .. } => None,
+        FaultAction::KillSet { nodes, .. } | FaultAction::PowerLossSet { nodes, .. } => nodes.first().copied(),
+        FaultAction::Link { .. } | FaultAction::Partition { .. } => None,
     }
 }

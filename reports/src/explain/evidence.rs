@@ -2,7 +2,7 @@
 //! Start at `Focus::of`. Not here: why it happened (`cause`).
 
 use mqassay_harness::check::Finding;
-use mqassay_harness::history::{Call, Operation, Outcome, Queue};
+use mqassay_harness::history::{Call, GroupStep, Operation, Outcome, Queue};
 use mqassay_harness::plan::Role;
 use mqassay_harness::story::Story;
 
@@ -87,6 +87,7 @@ pub(super) fn client_name(story: &Story, client: u32) -> String {
     match story.plan.clients.get(client as usize).map(|client| &client.role) {
         Some(Role::Producer { .. }) => format!("producer {client}"),
         Some(Role::Consumer { .. }) => format!("consumer {client}"),
+        Some(Role::Member { group, .. }) => format!("member {client} of group {group}"),
         None => "final reader".to_owned(),
     }
 }
@@ -117,6 +118,15 @@ pub(super) fn operation_text(story: &Story, operation: &Operation) -> String {
             format!("delete records of {} before {before}", queue_name(story, *queue))
         }
         Call::CreateTopic { topic } => format!("create topic {topic}"),
+        Call::Group { group, generation, step, .. } => {
+            let what = match step {
+                GroupStep::Own { queues } => format!("owns {} queues", queues.len()),
+                GroupStep::Release { queues } => format!("gives up {} queues", queues.len()),
+                GroupStep::Commit { offsets } => format!("commits {} offsets", offsets.len()),
+                GroupStep::FetchOffsets { offsets } => format!("asks for {} committed offsets", offsets.len()),
+            };
+            format!("{what} in group {group}, generation {generation}")
+        }
     }
 }
 
@@ -145,7 +155,7 @@ fn queue_of(call: &Call) -> Option<Queue> {
         | Call::ListOffset { queue, .. }
         | Call::DeleteRecords { queue, .. } => Some(*queue),
         Call::Poll { runs, .. } => runs.first().map(|run| run.queue),
-        Call::CreateTopic { .. } => None,
+        Call::CreateTopic { .. } | Call::Group { .. } => None,
     }
 }
 

@@ -177,6 +177,7 @@ fn kind(proof: &evidence::Proof<'_>) -> &'static str {
         Call::ListOffset { .. } => "an offset query",
         Call::DeleteRecords { .. } => "a deletion",
         Call::CreateTopic { .. } => "a topic's creation",
+        Call::Group { .. } => "a group's step",
     }
 }
 
@@ -270,6 +271,17 @@ fn action_text(fault: &Fault) -> String {
         | FaultAction::PowerLoss { node, restart_after_ms }
         | FaultAction::Restart { node, restart_after_ms } => {
             format!("{class} of node {node}, started again after {restart_after_ms} ms")
+        }
+        FaultAction::KillSet { nodes, restart_after_ms, .. }
+        | FaultAction::PowerLossSet { nodes, restart_after_ms, .. } => {
+            let nodes: Vec<String> = nodes.iter().map(u32::to_string).collect();
+            format!("{class} of nodes {}, the first down for {restart_after_ms} ms", nodes.join(", "))
+        }
+        FaultAction::Partition { cut, duration_ms, .. } => {
+            format!("{class}: {} directions of links cut for {duration_ms} ms", cut.len())
+        }
+        FaultAction::ClockSkew { node, skew_ms, duration_ms } => {
+            format!("{class} on node {node}: the wall clock is {skew_ms} ms ahead for {duration_ms} ms")
         }
         FaultAction::Link { from, to, duration_ms, .. } => {
             format!("{class} from {from:?} to {to:?} for {duration_ms} ms")

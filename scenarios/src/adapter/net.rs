@@ -21,8 +21,8 @@ impl Net for NodeNet {
         self.0.listen(address).await.map(NodeListener)
     }
 
-    async fn dial(&self, address: SocketAddr) -> io::Result<SimStream> {
-        self.0.dial_address(address).await
+    async fn dial(&self, host: &str, port: u16) -> io::Result<SimStream> {
+        self.0.dial(&format!("{host}:{port}")).await
     }
 }
 

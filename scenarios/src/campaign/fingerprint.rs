@@ -3,7 +3,7 @@
 
 use mqassay_harness::artifact::VerdictKind;
 use mqassay_harness::check::Verdict;
-use mqassay_harness::history::{Call, History, Mark, Operation};
+use mqassay_harness::history::{Call, GroupStep, History, Mark, Operation};
 
 /// The fingerprint; none for a valid run.
 pub fn of(verdict: &Verdict, history: &History) -> Option<String> {
@@ -53,6 +53,12 @@ fn kind(call: &Call) -> &'static str {
         Call::ListOffset { .. } => "list-offset",
         Call::DeleteRecords { .. } => "delete-records",
         Call::CreateTopic { .. } => "create-topic",
+        Call::Group { step, .. } => match step {
+            GroupStep::Own { .. } => "own",
+            GroupStep::Release { .. } => "release",
+            GroupStep::Commit { .. } => "commit",
+            GroupStep::FetchOffsets { .. } => "fetch-offsets",
+        },
     }
 }
 
@@ -70,7 +76,8 @@ mod tests {
     }
 
     fn history() -> History {
-        let fault = |at_us, class: &str, fault| Mark::Fault { at_us, class: class.to_owned(), fault };
+        let fault =
+            |at_us, class: &str, fault| Mark::Fault { at_us, class: class.to_owned(), fault, nodes: Vec::new() };
         History {
             header: Header { schema: SCHEMA_VERSION, topics: Vec::new(), title: String::new() },
             operations: vec![operation(50, false), operation(150, false), operation(500, true)],

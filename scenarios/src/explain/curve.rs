@@ -156,7 +156,7 @@ fn queue_of(action: &ClientAction) -> Option<Queue> {
         | ClientAction::Seek { queue, .. }
         | ClientAction::ListOffset { queue, .. }
         | ClientAction::DeleteRecords { queue } => Some(*queue),
-        ClientAction::Poll { .. } => None,
+        ClientAction::Poll { .. } | ClientAction::Crash { .. } | ClientAction::Leave => None,
     }
 }
 
@@ -166,7 +166,7 @@ fn redraw_queue(action: &mut ClientAction, draws: &Draws, entity: u64, queues: &
         | ClientAction::Seek { queue, .. }
         | ClientAction::ListOffset { queue, .. }
         | ClientAction::DeleteRecords { queue } => *queue = *draws.pick("operation-queue", entity, queues),
-        ClientAction::Poll { .. } => {}
+        ClientAction::Poll { .. } | ClientAction::Crash { .. } | ClientAction::Leave => {}
     }
 }
 

@@ -16,12 +16,16 @@ use crate::runner::{self, Record, Run, RunError};
 
 /// Runs the plan, and tells what happened. The curve is left to `curve::resample`.
 pub fn story(plan: &Plan) -> Result<Story, RunError> {
-    let run = runner::run_plan(plan, Record::WhiteBox)?;
+    Ok(story_of(plan, runner::run_plan(plan, Record::WhiteBox)?))
+}
+
+/// The story of a run that was recorded as a white box.
+pub fn story_of(plan: &Plan, run: Run) -> Story {
     let Run { line, verdict, history, trace_lines, losses, states, .. } = run;
     let seen = messages::read(&trace_lines);
     let replay = campaign::replay_line(&line);
     let states = states.iter().map(|seen| node_state(plan, seen)).collect();
-    Ok(Story {
+    Story {
         plan: plan.clone(),
         line,
         verdict,
@@ -33,7 +37,7 @@ pub fn story(plan: &Plan) -> Result<Story, RunError> {
         states,
         curve: None,
         replay,
-    })
+    }
 }
 
 /// A state with the queues as the plan names them; queues of no planned topic are left out.

@@ -10,7 +10,7 @@ use crate::core::types::{LogId, Offset, Position, QueueId};
 pub struct Appended {
     /// Offset of the first record.
     pub base_offset: Offset,
-    /// The append is confirmed when the counted position has reached this.
+    /// The append is confirmed when the high watermark has reached this.
     pub end: Position,
 }
 
@@ -22,7 +22,7 @@ pub enum AppendError {
     Duplicate {
         /// Offset of the original's first record.
         base_offset: Offset,
-        /// The original is confirmed when the counted position has reached this.
+        /// The original is confirmed when the high watermark has reached this.
         end: Position,
     },
     /// OUT_OF_ORDER_SEQUENCE_NUMBER (45).
@@ -99,6 +99,8 @@ pub struct DiskPiece {
     pub length: usize,
     /// Position of the first frame.
     pub position: Position,
+    /// Which loading of the log it belongs to.
+    pub(crate) opening: u32,
 }
 
 /// What a read consists of: whole batches, the first of which holds the offset asked for.

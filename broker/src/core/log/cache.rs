@@ -4,22 +4,26 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::frame::FRAME_BYTES;
 use crate::core::types::Position;
+
+/// What a batch costs beside its bytes: its place in the list, its allocations and its frame.
+const OVERHEAD_BYTES: usize = 192;
 
 /// Frames by position, oldest dropped first.
 #[derive(Debug)]
 pub(crate) struct TailCache {
-    frames: VecDeque<CachedBatch>,
+    frames: VecDeque<CachedFrame>,
     bytes: usize,
     bytes_max: usize,
 }
 
 #[derive(Debug)]
-struct CachedBatch {
+struct CachedFrame {
     position: Position,
-    /// The batch's first 21 bytes, as stored.
-    uncovered: Bytes,
-    /// The rest of the batch.
+    /// The frame and the batch's first 21 bytes at least, as stored.
+    head: Bytes,
+    /// The rest of the batch; nothing for a mark, perhaps nothing for a batch.
     body: Bytes,
 }
 
@@ -28,13 +32,13 @@ impl TailCache {
         TailCache { frames: VecDeque::new(), bytes: 0, bytes_max }
     }
 
-    /// Adds the newest batch, whose frame stands at `position`.
-    pub(crate) fn push(&mut self, position: Position, uncovered: Bytes, body: Bytes) {
-        self.bytes += uncovered.len() + body.len();
-        self.frames.push_back(CachedBatch { position, uncovered, body });
+    /// Adds the newest frame, which stands at `position`.
+    pub(crate) fn push(&mut self, position: Position, head: Bytes, body: Bytes) {
+        self.bytes += head.len() + body.len() + OVERHEAD_BYTES;
+        self.frames.push_back(CachedFrame { position, head, body });
         while self.bytes > self.bytes_max {
             let Some(oldest) = self.frames.pop_front() else { break };
-            self.bytes -= oldest.uncovered.len() + oldest.body.len();
+            self.bytes -= oldest.head.len() + oldest.body.len() + OVERHEAD_BYTES;
         }
     }
 
@@ -42,7 +46,18 @@ impl TailCache {
     pub(crate) fn find(&self, position: Position) -> Option<(Bytes, Bytes)> {
         let index = self.frames.binary_search_by_key(&position, |f| f.position).ok()?;
         let found = &self.frames[index];
-        Some((found.uncovered.clone(), found.body.clone()))
+        Some((found.head.slice(FRAME_BYTES..), found.body.clone()))
+    }
+
+    /// The frames from `position` on, each in two parts; nothing where none stands there.
+    pub(crate) fn frames_from(&self, position: Position) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+        let begin = self.frames.binary_search_by_key(&position, |f| f.position).unwrap_or(self.frames.len());
+        self.frames.range(begin..).map(|frame| (&frame.head, &frame.body))
+    }
+
+    /// Position of the newest frame.
+    pub(crate) fn newest(&self) -> Option<Position> {
+        self.frames.back().map(|frame| frame.position)
     }
 
     pub(crate) fn clear(&mut self) {

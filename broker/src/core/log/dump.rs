@@ -10,16 +10,22 @@ use crate::core::types::QueueId;
 pub struct LogDump {
     /// The log's number; 0 is the metadata log.
     pub log: u64,
-    /// How often it has been opened.
-    pub epoch: u32,
+    /// The leader epoch of its newest frame; -1 without frames.
+    pub epoch: i32,
+    /// Its epochs, oldest first, each with the position where it starts.
+    pub epochs: Vec<(i32, u64)>,
+    /// Where it begins: below, everything was freed.
+    pub start: u64,
     /// Where the next frame goes.
     pub end: u64,
     /// Everything below has been written.
     pub written: u64,
     /// Everything below has been synced, as far as the node knows.
     pub synced: u64,
-    /// Everything below is confirmed to clients.
+    /// Everything below counts on this replica.
     pub counted: u64,
+    /// Everything below is confirmed to clients, as far as this replica knows.
+    pub watermark: u64,
     /// Its queues that ever held a batch, by number.
     pub queues: Vec<QueueDump>,
 }
@@ -74,11 +80,14 @@ impl Log {
     pub fn dump(&self) -> LogDump {
         LogDump {
             log: self.id.0,
-            epoch: self.epoch.0,
+            epoch: self.epochs.newest().0,
+            epochs: self.epochs.iter().map(|known| (known.epoch.0, known.start.0)).collect(),
+            start: self.start.0,
             end: self.end.0,
             written: self.written.0,
             synced: self.synced.0,
             counted: self.counted_position().0,
+            watermark: self.watermark.0,
             queues: self.queues.iter().map(|(id, queue)| queue.dump(*id)).collect(),
         }
     }

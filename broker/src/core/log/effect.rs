@@ -89,6 +89,20 @@ pub enum DiskEffect {
         /// The log.
         log: LogId,
     },
+    /// Asynchronous: removes everything from a position on, durably, then recovers the log; reports `Reopened`.
+    Cut {
+        /// The log.
+        log: LogId,
+        /// The position of a frame, or the log's end.
+        to: Position,
+    },
+    /// Asynchronous: removes everything, durably, then begins the log behind a carrier; reports `Reopened`.
+    Restart {
+        /// The log.
+        log: LogId,
+        /// The bytes of an index file without entries.
+        carrier: Bytes,
+    },
 }
 
 /// What the disk reports.
@@ -176,8 +190,10 @@ impl DiskEvent {
 /// What a disk event changed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Progress {
-    /// The counted position now; appends whose end is at or below it are confirmed.
+    /// The counted position now.
     pub counted: Position,
+    /// The high watermark now; appends whose end is at or below it are confirmed.
+    pub watermark: Position,
     /// Queues whose high watermark moved.
     pub advanced: Vec<QueueId>,
     /// The log went offline: appends that are not confirmed never will be; answer them with a retriable error.

@@ -1,8 +1,10 @@
 //! The 40-byte frame before each batch: its writer and its checker. Bytes are in `docs/log-format.md`.
 //! Not here: what a bad frame means; that is `replay`.
 
+use bytes::BytesMut;
+
 use crate::core::batch::{BatchHeader, HEADER_BYTES, UNCOVERED_BYTES, crc32c};
-use crate::core::types::{LogEpoch, Position, QueueId};
+use crate::core::types::{LeaderEpoch, Position, QueueId};
 
 /// Bytes of a frame.
 pub(crate) const FRAME_BYTES: usize = 40;
@@ -10,7 +12,7 @@ pub(crate) const FRAME_BYTES: usize = 40;
 pub(crate) const CHECK_BYTES: usize = FRAME_BYTES + HEADER_BYTES;
 /// The first bytes of every frame.
 pub(crate) const MAGIC: [u8; 2] = *b"MQ";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const MARK_QUEUE: QueueId = QueueId(u64::MAX);
 
 /// What stands behind a frame.
@@ -32,7 +34,8 @@ pub(crate) struct Frame {
     pub(crate) queue: QueueId,
     /// Everything below was durable when the frame was written.
     pub(crate) synced: Position,
-    pub(crate) epoch: LogEpoch,
+    /// Epoch of the leader that wrote the frame first.
+    pub(crate) epoch: LeaderEpoch,
 }
 
 /// What bytes that should be a frame turned out to be.
@@ -52,7 +55,7 @@ pub(crate) enum FrameCheck {
 
 impl Frame {
     /// A mark.
-    pub(crate) fn mark(position: Position, synced: Position, epoch: LogEpoch) -> Frame {
+    pub(crate) fn mark(position: Position, synced: Position, epoch: LeaderEpoch) -> Frame {
         Frame { kind: FrameKind::Mark, length: 0, position, queue: MARK_QUEUE, synced, epoch }
     }
 
@@ -79,6 +82,16 @@ impl Frame {
         bytes[36..40].copy_from_slice(&crc.to_be_bytes());
         bytes
     }
+}
+
+/// The frame at the start of bytes that an intact log gave, with its synced position and checksum as this replica has
+/// them; `covered` are the frame and the batch's first 21 bytes.
+pub(crate) fn with_synced(covered: &[u8], synced: Position) -> BytesMut {
+    let mut head = BytesMut::from(covered);
+    head[24..32].copy_from_slice(&synced.0.to_be_bytes());
+    let crc = crc32c(&[&head[..36], &head[FRAME_BYTES..]]);
+    head[36..40].copy_from_slice(&crc.to_be_bytes());
+    head
 }
 
 /// Whether the bytes begin as the frame of this position would; a cheap test for searching.
@@ -140,14 +153,14 @@ fn decode(bytes: &[u8], position: Position) -> Option<Frame> {
         1 if length == 0 && queue == MARK_QUEUE => FrameKind::Mark,
         _ => return None,
     };
-    Some(Frame { kind, length, position, queue, synced: Position(u64_at(24)), epoch: LogEpoch(u32_at(32)) })
+    Some(Frame { kind, length, position, queue, synced: Position(u64_at(24)), epoch: LeaderEpoch(u32_at(32) as i32) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::core::batch::Batch;
-    use crate::core::types::{LeaderEpoch, Offset};
+    use crate::core::types::Offset;
     use bytes::Bytes;
 
     fn framed() -> Vec<u8> {
@@ -159,7 +172,7 @@ mod tests {
             position: Position(1000),
             queue: QueueId(7),
             synced: Position(900),
-            epoch: LogEpoch(3),
+            epoch: LeaderEpoch(3),
         };
         [&frame.encode(&uncovered)[..], &uncovered, &batch.bytes[UNCOVERED_BYTES..]].concat()
     }
@@ -168,11 +181,11 @@ mod tests {
     fn a_frame_reads_back_as_written() {
         let bytes = framed();
         let FrameCheck::Batch(frame, header) = check_frame(&bytes, Position(1000), true) else { panic!("not a batch") };
-        assert_eq!((frame.queue, frame.synced, frame.epoch), (QueueId(7), Position(900), LogEpoch(3)));
+        assert_eq!((frame.queue, frame.synced, frame.epoch), (QueueId(7), Position(900), LeaderEpoch(3)));
         assert_eq!((header.base_offset, header.leader_epoch, header.record_count), (Offset(5), LeaderEpoch(2), 2));
         assert_eq!(frame.total_bytes(), bytes.len() as u64);
         assert_eq!(check_frame(&bytes, Position(1001), true), FrameCheck::Bad);
-        let mark = Frame::mark(Position(8), Position(8), LogEpoch(1));
+        let mark = Frame::mark(Position(8), Position(8), LeaderEpoch(1));
         assert_eq!(check_frame(&mark.encode(&[]), Position(8), true), FrameCheck::Mark(mark));
     }
 

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::epochs::EpochStart;
+use super::frame::FRAME_BYTES;
 use super::producers::{BatchSeen, ProducerState, Producers, WINDOW_BATCHES};
 use crate::core::batch::crc32c;
-use crate::core::types::{LogEpoch, Offset, Position, ProducerEpoch, ProducerId, QueueId};
+use crate::core::types::{LeaderEpoch, Offset, Position, ProducerEpoch, ProducerId, QueueId};
 
 const MAGIC: [u8; 4] = *b"MQIX";
-const VERSION: u8 = 1;
-const HEAD_BYTES: usize = 40;
+const VERSION: u8 = 2;
+const HEAD_BYTES: usize = 36;
+const EPOCH_BYTES: usize = 12;
 const QUEUE_BYTES: usize = 33;
 const ENTRY_BYTES: usize = 32;
 const PRODUCER_BYTES: usize = 11;
@@ -35,6 +38,11 @@ pub struct IndexEntry {
 }
 
 impl IndexEntry {
+    /// The position behind the batch.
+    pub fn end(&self) -> Position {
+        self.position.plus(FRAME_BYTES as u64 + u64::from(self.size))
+    }
+
     /// The offset behind the batch.
     pub fn next_offset(&self) -> Offset {
         self.base_offset.plus(i64::from(self.last_offset_delta) + 1)
@@ -42,14 +50,14 @@ impl IndexEntry {
 }
 
 /// What the head of an index file says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct IndexHead {
     pub(crate) base: Position,
     pub(crate) end: Position,
     /// Largest timestamp in the segment, in milliseconds; -1 is none.
     pub(crate) max_timestamp: i64,
-    /// Log epoch of the newest frame.
-    pub(crate) epoch: LogEpoch,
+    /// The epochs in force between base and end, oldest first; the first may have started before.
+    pub(crate) epochs: Vec<EpochStart>,
     /// Queues that are not listed are fenced.
     pub(crate) unlisted_fenced: bool,
 }
@@ -78,37 +86,40 @@ impl IndexWriter {
         bytes.put_slice(&MAGIC);
         bytes.put_u8(VERSION);
         bytes.put_u8(u8::from(head.unlisted_fenced));
-        bytes.put_u16(0);
+        let epochs = &head.epochs[head.epochs.len().saturating_sub(usize::from(u16::MAX))..];
+        bytes.put_u16(epochs.len() as u16);
         bytes.put_u64(head.base.0);
         bytes.put_u64(head.end.0);
         bytes.put_i64(head.max_timestamp);
-        bytes.put_u32(head.epoch.0);
         bytes.put_u32(0);
+        for start in epochs {
+            bytes.put_i32(start.epoch.0);
+            bytes.put_u64(start.start.0);
+        }
         IndexWriter { bytes, queues: 0 }
     }
 
     /// Adds a queue, of which `entries` are those in this segment.
-    pub(crate) fn queue<'a>(
-        &mut self,
-        queue: QueueId,
-        state: QueueState<'_>,
-        entries: impl ExactSizeIterator<Item = &'a IndexEntry>,
-    ) {
+    pub(crate) fn queue(&mut self, queue: QueueId, state: QueueState<'_>, entries: impl Iterator<Item = IndexEntry>) {
         self.queues += 1;
         let bytes = &mut self.bytes;
         bytes.put_u64(queue.0);
         bytes.put_i64(state.next_offset.0);
         bytes.put_i64(state.log_start.0);
         bytes.put_u8(u8::from(state.fenced));
-        bytes.put_u32(entries.len() as u32);
+        let count_at = bytes.len();
+        bytes.put_u32(0);
         bytes.put_u32(state.producers.count() as u32);
+        let mut count = 0u32;
         for entry in entries {
+            count += 1;
             bytes.put_u64(entry.position.0);
             bytes.put_i64(entry.base_offset.0);
             bytes.put_i64(entry.max_timestamp);
             bytes.put_u32(entry.last_offset_delta);
             bytes.put_u32(entry.size);
         }
+        bytes[count_at..count_at + 4].copy_from_slice(&count.to_be_bytes());
         for (id, producer) in state.producers.iter() {
             bytes.put_i64(id.0);
             bytes.put_i16(producer.epoch.0);
@@ -146,13 +157,18 @@ pub(crate) fn decode_index(bytes: &Bytes) -> Option<(IndexHead, Vec<IndexedQueue
         return None;
     }
     let unlisted_fenced = rest[5] != 0;
-    rest.advance(8);
+    rest.advance(6);
+    let epochs_count = usize::from(rest.get_u16());
     let (base, end) = (Position(rest.get_u64()), Position(rest.get_u64()));
-    let (max_timestamp, epoch) = (rest.get_i64(), LogEpoch(rest.get_u32()));
-    let head = IndexHead { base, end, max_timestamp, epoch, unlisted_fenced };
+    let (max_timestamp, queues_count) = (rest.get_i64(), rest.get_u32());
+    let rest = at_least(&mut rest, epochs_count * EPOCH_BYTES)?;
+    let epochs = (0..epochs_count)
+        .map(|_| EpochStart { epoch: LeaderEpoch(rest.get_i32()), start: Position(rest.get_u64()) })
+        .collect();
+    let head = IndexHead { base, end, max_timestamp, epochs, unlisted_fenced };
     let mut queues = Vec::new();
-    for _ in 0..rest.get_u32() {
-        queues.push(decode_queue(&mut rest)?);
+    for _ in 0..queues_count {
+        queues.push(decode_queue(rest)?);
     }
     rest.is_empty().then_some((head, queues))
 }

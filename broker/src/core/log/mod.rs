@@ -1,13 +1,17 @@
 //! One log: append, counted position, reads, retention, producers. Pure: time comes in, effects go out.
 //! Start at `Log::append` here and `Log::on_disk_event` in `sync`. Bytes are in `docs/log-format.md`.
-//! Not here: performing effects and finding what is on disk (`store`).
+//! `copy` is what replicas need, `watermark` what is confirmed. Not here: performing effects and finding what is on
+//! disk (`store`), and who leads, follows and votes (`core::replica`).
 //! A log's turn: any number of appends, then one `request_sync` under `flush=ack`; the store performs the effects in
 //! order, and what it reports comes back through `on_disk_event`. Nothing is confirmed in the turn that appended it.
 
 mod answer;
 mod cache;
+mod copy;
 mod dump;
 mod effect;
+mod entries;
+mod epochs;
 pub(crate) mod frame;
 pub(crate) mod index;
 pub(crate) mod producers;
@@ -16,10 +20,14 @@ mod recovered;
 pub(crate) mod replay;
 mod retention;
 mod sync;
+mod watermark;
 
 pub use answer::{AppendError, Appended, DiskPiece, ReadError, ReadFailure, ReadPiece, ReadPlan, TimestampLookup};
+pub use copy::{CopyError, FramePiece, FramesFailure, FramesPlan};
 pub use dump::{BatchDump, LogDump, ProducerDump, QueueDump};
 pub use effect::{DiskEffect, DiskEvent, Flush, Halt, LogSettings, Progress};
+pub use entries::Entries;
+pub use epochs::{EpochStart, Epochs};
 pub use index::IndexEntry;
 pub use recovered::{Recovered, RecoveredQueue, RecoveredSegment, RecoveryReport};
 
@@ -28,14 +36,16 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::batch::{Batch, UNCOVERED_BYTES};
-use super::types::{LeaderEpoch, LogEpoch, LogId, Now, Offset, Position, QueueId};
+use super::batch::{Batch, BatchHeader, UNCOVERED_BYTES};
+use super::types::{LeaderEpoch, LogId, Now, Offset, Position, QueueId};
 use crate::mutant::Mutant;
 use cache::TailCache;
 use frame::{FRAME_BYTES, Frame, FrameKind};
 use index::{IndexHead, IndexWriter, QueueState};
 use producers::Producers;
 
+/// Bodies of batches up to this many bytes are copied behind their frames.
+const COPIED_BYTES_MAX: usize = 16 << 10;
 /// How long the P3 mutant remembers an idle producer.
 const MUTANT_EXPIRY: Duration = Duration::from_millis(200);
 
@@ -45,7 +55,16 @@ pub struct Log {
     id: LogId,
     settings: LogSettings,
     mutant: Option<Mutant>,
-    epoch: LogEpoch,
+    epochs: Epochs,
+    replication: Replication,
+    /// The epoch in which this process leads the log.
+    leader_epoch: Option<LeaderEpoch>,
+    /// Where the first corrupt bytes that were found begin.
+    corrupt_from: Option<Position>,
+    /// How often the log has been loaded; a read of before is not this log's.
+    opening: u32,
+    /// Everything below was freed.
+    start: Position,
     /// Where the next frame goes; synced <= written <= end.
     end: Position,
     /// Everything below has been written.
@@ -54,6 +73,12 @@ pub struct Log {
     synced: Position,
     /// Where the newest batch ends; behind it there are only marks.
     batches_end: Position,
+    /// Everything below is confirmed to clients; start <= watermark <= end.
+    watermark: Position,
+    /// Queues of which recovery found batches above the watermark.
+    lagging: BTreeSet<QueueId>,
+    /// Batches above this were appended since, and are in `unconfirmed`.
+    lagging_below: Position,
     /// Oldest first, each beginning where the one before ends.
     segments: VecDeque<Segment>,
     /// Whether the last segment takes frames.
@@ -62,7 +87,7 @@ pub struct Log {
     /// Queues removed since the start: a reopening must not bring them back.
     removed: BTreeSet<QueueId>,
     unlisted_fenced: bool,
-    /// Appends above the counted position, in order.
+    /// Appends above the watermark, in order.
     unconfirmed: VecDeque<Unconfirmed>,
     cache: TailCache,
     /// Segments written to since the last sync was asked for, and whether one was created.
@@ -72,6 +97,8 @@ pub struct Log {
     sync_in_flight: Option<Position>,
     sync_again: bool,
     availability: Availability,
+    /// What is to be done to the files before the log serves again, once no sync and no index is under way.
+    rework: Option<Rework>,
     /// When the bytes that are not synced must be (`flush=interval`).
     interval_due: Option<Duration>,
     /// When to write a mark.
@@ -89,6 +116,26 @@ enum Availability {
     },
     /// Recovery is under way.
     Reopening,
+}
+
+/// A change of a log's files that recovery follows on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Rework {
+    /// Everything from this position on goes.
+    Cut(Position),
+    /// Everything goes, and the log begins anew behind this carrier.
+    Restart(Bytes),
+}
+
+/// How a log is replicated, and so who says what is confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replication {
+    /// It is the only replica: what counts here is confirmed.
+    Alone,
+    /// Other replicas copy it: what is confirmed is said by `raise_high_watermark`.
+    Leading,
+    /// It is copied from a leader, who also says what is confirmed and what is freed.
+    Following,
 }
 
 #[derive(Debug)]
@@ -113,7 +160,7 @@ enum Seal {
 #[derive(Debug, Default)]
 struct Queue {
     /// Batches by offset; none lies wholly below the log start.
-    entries: VecDeque<IndexEntry>,
+    entries: Entries,
     /// log_start <= high_watermark <= next_offset.
     next_offset: Offset,
     high_watermark: Offset,
@@ -135,18 +182,26 @@ impl Log {
         Log::recovered(settings, mutant, Recovered::empty(id), Now::default())
     }
 
-    /// A log as recovery found it; all of it counts.
+    /// A log as recovery found it; all of it counts, and all of it is confirmed where nobody calls `unconfirm`.
     pub fn recovered(settings: LogSettings, mutant: Option<Mutant>, recovered: Recovered, now: Now) -> Log {
         let cache = TailCache::new(settings.tail_cache_bytes);
         let mut log = Log {
             id: recovered.log,
             settings,
             mutant,
-            epoch: recovered.epoch,
+            epochs: Epochs::default(),
+            replication: Replication::Alone,
+            leader_epoch: None,
+            corrupt_from: None,
+            opening: 0,
+            start: recovered.start,
             end: recovered.end,
             written: recovered.end,
             synced: recovered.end,
             batches_end: recovered.end,
+            watermark: recovered.end,
+            lagging: BTreeSet::new(),
+            lagging_below: recovered.end,
             segments: VecDeque::new(),
             active: false,
             queues: BTreeMap::new(),
@@ -159,6 +214,7 @@ impl Log {
             sync_in_flight: None,
             sync_again: false,
             availability: Availability::Online,
+            rework: None,
             interval_due: None,
             mark_due: None,
             retention_due: None,
@@ -178,13 +234,21 @@ impl Log {
         &self.settings
     }
 
+    /// Changes the settings; they hold from the next append on.
+    pub fn set_settings(&mut self, settings: LogSettings) {
+        self.settings = settings;
+    }
+
     /// Whether appends are taken: not while the log waits for room on its disk.
     pub fn is_online(&self) -> bool {
         self.availability == Availability::Online
     }
 
-    /// Gives the batch its offsets and writes it behind the log's end.
+    /// Gives the batch its offsets and writes it behind the log's end, in the leader's epoch.
     /// Under `flush=ack` call `request_sync` once a turn, after the turn's appends.
+    ///
+    /// # Panics
+    /// On an epoch below that of the newest frame: who leads has a greater one.
     pub fn append(
         &mut self,
         queue: QueueId,
@@ -193,6 +257,7 @@ impl Log {
         now: Now,
         effects: &mut Vec<DiskEffect>,
     ) -> Result<Appended, AppendError> {
+        assert!(epoch >= self.epochs.newest(), "epochs rise along a log");
         if !self.is_online() {
             return Err(AppendError::Offline);
         }
@@ -212,30 +277,22 @@ impl Log {
             }
             None => Offset(0),
         };
+        let position = self.end;
         let uncovered = batch.uncovered(base_offset, epoch);
+        let (kind, length) = (FrameKind::Batch, batch.bytes.len() as u32);
+        let frame = Frame { kind, length, position, queue, synced: self.synced, epoch };
         let body = batch.bytes.slice(UNCOVERED_BYTES..);
-        let position = self.write_frame(FrameKind::Batch, queue, &uncovered, body, now, effects);
-        let end = self.end;
-        let segment = self.segments.back_mut().expect("a frame was just written into the last segment");
-        segment.max_timestamp = segment.max_timestamp.max(batch.header.max_timestamp);
-
-        let next_offset = base_offset.plus(i64::from(batch.header.last_offset_delta) + 1);
-        let state = self.queues.entry(queue).or_default();
-        state.entries.push_back(IndexEntry {
-            position,
-            base_offset,
-            max_timestamp: batch.header.max_timestamp,
-            last_offset_delta: batch.header.last_offset_delta as u32,
-            size: batch.bytes.len() as u32,
-        });
-        state.next_offset = next_offset;
-        state.producers.record(&batch.header, base_offset, end, now.monotonic);
-        self.removed.remove(&queue);
-        self.unconfirmed.push_back(Unconfirmed { end, queue, next_offset });
-        self.batches_end = end;
-        self.mark_due = None;
+        // A small batch is copied: that costs less than to write and keep it in two pieces, and it does not hold on to
+        // the buffer that it was received in.
+        let (copied, body) = if body.len() <= COPIED_BYTES_MAX { (body, Bytes::new()) } else { (Bytes::new(), body) };
+        let mut head = BytesMut::with_capacity(FRAME_BYTES + UNCOVERED_BYTES + copied.len());
+        head.put_slice(&frame.encode(&uncovered));
+        head.put_slice(&uncovered);
+        head.put_slice(&copied);
+        self.write_frame(&frame, head.freeze(), body, now, effects);
+        self.index_batch(&frame, &batch.header, base_offset, now);
         self.arm_deadlines(now, !batch.header.producer_id.is_none());
-        Ok(Appended { base_offset, end })
+        Ok(Appended { base_offset, end: self.end })
     }
 
     /// Queues that ever held a batch and were not removed.
@@ -251,13 +308,43 @@ impl Log {
         }
     }
 
-    /// Everything below is confirmed: durable under `flush=ack`, written otherwise.
+    /// Everything below counts on this replica: durable under `flush=ack`, written otherwise.
     pub fn counted_position(&self) -> Position {
         match self.settings.flush {
             Flush::Ack if self.mutant == Some(Mutant::AckBeforeSync) => self.written,
             Flush::Ack => self.synced,
             Flush::Interval { .. } | Flush::Os => self.written,
         }
+    }
+
+    /// The epoch in which this process leads the log; none where it does not, or nobody told.
+    pub fn leader_epoch(&self) -> Option<LeaderEpoch> {
+        self.leader_epoch
+    }
+
+    /// Says whether this process leads the log, and in which epoch.
+    pub fn set_leader_epoch(&mut self, epoch: Option<LeaderEpoch>) {
+        self.leader_epoch = epoch;
+    }
+
+    /// Where the first corrupt bytes that were found begin.
+    pub fn corrupt_from(&self) -> Option<Position> {
+        self.corrupt_from
+    }
+
+    /// Remembers that the bytes at a position are not what was written.
+    pub fn note_corruption(&mut self, position: Position) {
+        self.corrupt_from = Some(self.corrupt_from.map_or(position, |known| known.min(position)));
+    }
+
+    /// Where the log begins: below, everything has been freed.
+    pub fn start_position(&self) -> Position {
+        self.start
+    }
+
+    /// The epochs of its frames.
+    pub fn epochs(&self) -> &Epochs {
+        &self.epochs
     }
 
     /// Where the next frame goes.
@@ -280,20 +367,13 @@ impl Log {
         self.queues.get(&queue).map_or(Offset(0), |q| q.log_start)
     }
 
-    /// Writes a frame at the end, rolling first where the active segment is full; gives its position.
-    fn write_frame(
-        &mut self,
-        kind: FrameKind,
-        queue: QueueId,
-        uncovered: &[u8],
-        body: Bytes,
-        now: Now,
-        effects: &mut Vec<DiskEffect>,
-    ) -> Position {
-        let length = uncovered.len() + body.len();
-        let total = (FRAME_BYTES + length) as u64;
+    /// Writes a frame at the end, rolling first where the active segment is full.
+    /// `head` are the frame's bytes and the batch's first 21, `body` the rest.
+    fn write_frame(&mut self, frame: &Frame, head: Bytes, body: Bytes, now: Now, effects: &mut Vec<DiskEffect>) {
+        assert_eq!(frame.position, self.end, "a frame stands where it says");
+        let total = frame.total_bytes();
         let full = |s: &Segment| s.length + total > self.settings.segment_bytes;
-        if self.active && kind == FrameKind::Batch && self.segments.back().is_some_and(full) {
+        if self.active && frame.kind == FrameKind::Batch && self.segments.back().is_some_and(full) {
             self.close_active(effects);
         }
         if !self.active {
@@ -303,32 +383,46 @@ impl Log {
             self.dirty_directory = true;
             effects.push(DiskEffect::CreateSegment { log: self.id, base });
         }
-        let position = self.end;
-        let frame = match kind {
-            FrameKind::Batch => {
-                Frame { kind, length: length as u32, position, queue, synced: self.synced, epoch: self.epoch }
-            }
-            FrameKind::Mark => Frame::mark(position, self.synced, self.epoch),
-        };
-        let mut head = BytesMut::with_capacity(FRAME_BYTES + uncovered.len());
-        head.put_slice(&frame.encode(uncovered));
-        head.put_slice(uncovered);
-        let head = head.freeze();
-        if kind == FrameKind::Batch {
-            self.cache.push(position, head.slice(FRAME_BYTES..), body.clone());
+        self.epochs.start(frame.epoch, frame.position);
+        // The defect (Ra 2.15.2) goes on: what is in memory already is not replaced by what is written anew.
+        let is_stale = self.mutant == Some(Mutant::CacheOutlivesCut)
+            && self.cache.newest().is_some_and(|newest| newest >= frame.position);
+        if !is_stale {
+            self.cache.push(frame.position, head.clone(), body.clone());
         }
         let segment = self.segments.back_mut().expect("there is an active segment");
         let (base, at) = (segment.base, segment.length);
-        assert_eq!(base.plus(at), position, "segments have no gaps");
+        assert_eq!(base.plus(at), frame.position, "segments have no gaps");
         segment.length += total;
-        self.end = position.plus(total);
+        self.end = frame.position.plus(total);
         self.dirty.insert(base);
         if let (Flush::Interval { every }, None) = (self.settings.flush, self.interval_due) {
             self.interval_due = Some(now.monotonic + every);
         }
         let parts = if body.is_empty() { vec![head] } else { vec![head, body] };
         effects.push(DiskEffect::Write { log: self.id, segment: base, at, parts });
-        position
+    }
+
+    /// Takes a batch that was just written into its queue.
+    fn index_batch(&mut self, frame: &Frame, header: &BatchHeader, base_offset: Offset, now: Now) {
+        let (queue, end) = (frame.queue, self.end);
+        let segment = self.segments.back_mut().expect("a frame was just written into the last segment");
+        segment.max_timestamp = segment.max_timestamp.max(header.max_timestamp);
+        let next_offset = base_offset.plus(i64::from(header.last_offset_delta) + 1);
+        let state = self.queues.entry(queue).or_default();
+        state.entries.push(IndexEntry {
+            position: frame.position,
+            base_offset,
+            max_timestamp: header.max_timestamp,
+            last_offset_delta: header.last_offset_delta as u32,
+            size: frame.length,
+        });
+        state.next_offset = next_offset;
+        state.producers.record(header, base_offset, end, now.monotonic);
+        self.removed.remove(&queue);
+        self.unconfirmed.push_back(Unconfirmed { end, queue, next_offset });
+        self.batches_end = end;
+        self.mark_due = None;
     }
 
     /// Ends the active segment: it is synced, then sealed with the state of all queues as it is now.
@@ -340,14 +434,13 @@ impl Log {
             base,
             end,
             max_timestamp: segment.max_timestamp,
-            epoch: self.epoch,
+            epochs: self.epochs.between(base, end),
             unlisted_fenced: self.unlisted_fenced,
         });
         for (id, queue) in &self.queues {
             let (next_offset, log_start, fenced) = (queue.next_offset, queue.log_start, queue.fenced);
-            let first = queue.entries.partition_point(|e| e.position < base);
             let state = QueueState { next_offset, log_start, fenced, producers: &queue.producers };
-            writer.queue(*id, state, queue.entries.range(first..));
+            writer.queue(*id, state, queue.entries.since_position(base));
         }
         self.segments.back_mut().expect("an active log has a segment").seal = Seal::Wanted(writer.finish());
         self.active = false;
@@ -368,9 +461,14 @@ impl Log {
     /// Takes over what recovery found, in place of whatever was there; log starts never move back.
     fn load(&mut self, recovered: Recovered, now: Now) {
         assert_eq!(recovered.log, self.id, "a log is recovered from its own files");
-        self.epoch = recovered.epoch;
-        (self.end, self.written, self.synced, self.batches_end) =
-            (recovered.end, recovered.end, recovered.end, recovered.end);
+        // The defect (KAFKA-10706): epochs of frames that were cut are still known.
+        if self.mutant != Some(Mutant::EpochsOutliveCut) || recovered.epochs.newest() > self.epochs.newest() {
+            self.epochs = recovered.epochs;
+        }
+        self.opening += 1;
+        self.corrupt_from = recovered.corrupt_from;
+        (self.start, self.end) = (recovered.start, recovered.end);
+        (self.written, self.synced, self.batches_end) = (recovered.end, recovered.end, recovered.end);
         self.active = recovered.segments.last().is_some_and(|s| !s.sealed);
         let open_or_sealed = |s: RecoveredSegment| Segment {
             base: s.base,
@@ -389,7 +487,7 @@ impl Log {
             producers.touch(now.monotonic);
             let next_offset = found.next_offset;
             let mut queue = Queue {
-                entries: found.entries.into(),
+                entries: found.entries,
                 next_offset,
                 high_watermark: next_offset,
                 log_start: found.log_start,
@@ -401,11 +499,18 @@ impl Log {
             }
             self.queues.insert(id, queue);
         }
-        self.unconfirmed.clear();
-        self.cache.clear();
+        // The defect (Ra 2.15.2): what was cut is still served from memory.
+        if self.mutant != Some(Mutant::CacheOutlivesCut) {
+            self.cache.clear();
+        }
         self.dirty.clear();
         (self.dirty_directory, self.sync_again) = (false, false);
-        self.availability = Availability::Online;
+        (self.availability, self.rework) = (Availability::Online, None);
+        let watermark = match self.replication {
+            Replication::Alone => self.end,
+            Replication::Leading | Replication::Following => self.watermark.clamp(self.start, self.end),
+        };
+        self.set_watermark(watermark);
         (self.interval_due, self.mark_due) = (None, None);
         let has_producers = self.queues.values().any(|q| q.producers.count() > 0);
         self.arm_deadlines(now, has_producers);
@@ -413,11 +518,14 @@ impl Log {
 }
 
 impl Queue {
+    /// Whether nothing was ever appended to it.
+    fn is_new(&self) -> bool {
+        self.next_offset == Offset(0) && self.entries.is_empty()
+    }
+
     /// Moves the log start forward and forgets batches wholly below it.
     fn advance_log_start(&mut self, offset: Offset) {
         self.log_start = self.log_start.max(offset);
-        while self.entries.front().is_some_and(|e| e.next_offset() <= self.log_start) {
-            self.entries.pop_front();
-        }
+        self.entries.drop_below(self.log_start);
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::frame::{FRAME_BYTES, FrameCheck, check_frame};
 use super::{DiskPiece, IndexEntry, Log, Queue, ReadError, ReadFailure, ReadPiece, ReadPlan, TimestampLookup};
-use crate::core::types::{Offset, Position, QueueId};
+use crate::core::types::{LeaderEpoch, Offset, Position, QueueId};
 use crate::mutant::Mutant;
 
 /// The longest single read from disk, in bytes, unless one batch is longer.
@@ -30,14 +30,16 @@ impl Log {
         if offset < state.log_start || offset > state.next_offset {
             return Err(out_of_range(offset, state));
         }
-        let first = state.entries.partition_point(|e| e.next_offset() <= offset);
-        for entry in state.entries.range(first..) {
+        // The defect (RocketMQ #8239): what is in the index is given out, confirmed or not.
+        let reads_all = self.mutant == Some(Mutant::ReadsUnconfirmed);
+        let readable_below = if reads_all { state.next_offset } else { state.high_watermark };
+        for entry in state.entries.since(offset) {
             let size = entry.size as usize;
             let excess = plan.bytes + size > bytes_max && !(at_least_one && plan.bytes == 0);
-            if entry.next_offset() > state.high_watermark || excess {
+            if entry.next_offset() > readable_below || excess {
                 break;
             }
-            self.add_piece(queue, entry, &mut plan.pieces);
+            self.add_piece(queue, &entry, &mut plan.pieces);
             plan.bytes += size;
             plan.next_offset = entry.next_offset();
         }
@@ -47,6 +49,9 @@ impl Log {
     /// Verifies what a disk read brought, and gives the batches without their frames. Fences the queue on corruption.
     pub fn check_read(&mut self, piece: &DiskPiece, bytes: &Bytes) -> Result<Vec<Bytes>, ReadFailure> {
         assert_eq!(piece.log, self.id, "a read is checked by its own log");
+        if piece.opening != self.opening {
+            return Err(ReadFailure::Gone);
+        }
         let verify = self.mutant != Some(Mutant::ChecksumNotVerified);
         let mut batches = Vec::with_capacity(1);
         let mut at = 0;
@@ -81,24 +86,35 @@ impl Log {
             return Ok(TimestampLookup::None);
         };
         let from = from.max(state.log_start);
-        let first = state.entries.partition_point(|e| e.next_offset() <= from);
-        let below = |e: &&IndexEntry| e.next_offset() <= state.high_watermark;
-        let Some(entry) = state.entries.range(first..).take_while(below).find(|e| e.max_timestamp >= timestamp) else {
+        let below = |e: &IndexEntry| e.next_offset() <= state.high_watermark;
+        let Some(entry) = state.entries.since(from).take_while(below).find(|e| e.max_timestamp >= timestamp) else {
             return Ok(TimestampLookup::None);
         };
         let mut pieces = Vec::with_capacity(2);
-        self.add_piece(queue, entry, &mut pieces);
+        self.add_piece(queue, &entry, &mut pieces);
         Ok(TimestampLookup::InBatch { pieces, next_offset: entry.next_offset() })
+    }
+
+    /// The greatest epoch at or below `epoch`, and the offset where it ends in a queue; none where every epoch that is
+    /// left is greater. A leader's own epoch counts also before its first batch.
+    pub fn end_offset_of_epoch(&self, queue: QueueId, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        let next_offset = self.log_end_offset(queue);
+        if let Some(led) = self.leader_epoch.filter(|led| epoch >= *led) {
+            return Some((led, next_offset));
+        }
+        let (epoch, end) = self.epochs.end_of(epoch, self.end)?;
+        let Some(state) = self.queues.get(&queue) else { return Some((epoch, Offset(0))) };
+        let behind = state.entries.since_position(end).next();
+        Some((epoch, behind.map_or(next_offset, |entry| entry.base_offset)))
     }
 
     /// The largest timestamp of a queue's batches between its log start and its high watermark, in milliseconds.
     pub fn largest_timestamp(&self, queue: QueueId) -> Option<i64> {
         let state = self.queues.get(&queue)?;
-        let first = state.entries.partition_point(|e| e.next_offset() <= state.log_start);
-        let below = |e: &&IndexEntry| e.next_offset() <= state.high_watermark;
+        let below = |e: &IndexEntry| e.next_offset() <= state.high_watermark;
         state
             .entries
-            .range(first..)
+            .since(state.log_start)
             .take_while(below)
             .map(|e| e.max_timestamp)
             .filter(|timestamp| *timestamp >= 0)
@@ -137,7 +153,9 @@ impl Log {
     fn add_piece(&self, queue: QueueId, entry: &IndexEntry, pieces: &mut Vec<ReadPiece>) {
         if let Some((uncovered, body)) = self.cache.find(entry.position) {
             pieces.push(ReadPiece::Cached(uncovered));
-            pieces.push(ReadPiece::Cached(body));
+            if !body.is_empty() {
+                pieces.push(ReadPiece::Cached(body));
+            }
             return;
         }
         let length = FRAME_BYTES + entry.size as usize;
@@ -157,22 +175,24 @@ impl Log {
             at,
             length,
             position: entry.position,
+            opening: self.opening,
         }));
     }
 
-    fn segment_of(&self, position: Position) -> Position {
+    pub(super) fn segment_of(&self, position: Position) -> Position {
         let behind = self.segments.partition_point(|s| s.base <= position);
         self.segments[behind.checked_sub(1).expect("an entry's segment is kept as long as the entry")].base
     }
 
     fn fail_read(&mut self, piece: &DiskPiece, position: Position) -> ReadFailure {
-        if !self.segments.iter().any(|s| s.base == piece.segment) {
+        if piece.opening != self.opening || !self.segments.iter().any(|s| s.base == piece.segment) {
             return ReadFailure::Gone;
         }
         let Some(state) = self.queues.get_mut(&piece.queue) else {
             return ReadFailure::Gone;
         };
         state.fenced = true;
+        self.note_corruption(position);
         ReadFailure::Corrupt { queue: piece.queue, position }
     }
 }

@@ -2,21 +2,26 @@
 
 use std::collections::BTreeMap;
 
-use super::index::IndexEntry;
+use super::entries::Entries;
+use super::epochs::Epochs;
 use super::producers::Producers;
-use crate::core::types::{LogEpoch, LogId, Offset, Position, QueueId};
+use crate::core::types::{LogId, Offset, Position, QueueId};
 
 /// A recovered log; all of it is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recovered {
     /// The log.
     pub log: LogId,
-    /// The epoch that the log's next frames carry.
-    pub epoch: LogEpoch,
+    /// The epochs of its frames.
+    pub epochs: Epochs,
     /// Its segments, oldest first, without gaps.
     pub segments: Vec<RecoveredSegment>,
+    /// Where it begins: below, everything has been freed.
+    pub start: Position,
     /// Where the next frame goes.
     pub end: Position,
+    /// Where the first corrupt bytes begin, if there are any.
+    pub corrupt_from: Option<Position>,
     /// Its queues, those that ever held a batch.
     pub queues: BTreeMap<QueueId, RecoveredQueue>,
     /// Corruption may have swallowed whole queues, so a queue that is not listed is fenced too.
@@ -42,7 +47,7 @@ pub struct RecoveredSegment {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RecoveredQueue {
     /// Its batches, by offset.
-    pub entries: Vec<IndexEntry>,
+    pub entries: Entries,
     /// The offset that its next record gets.
     pub next_offset: Offset,
     /// Its first offset, as far as the files tell.
@@ -73,9 +78,11 @@ impl Recovered {
     pub fn empty(log: LogId) -> Recovered {
         Recovered {
             log,
-            epoch: LogEpoch(0),
+            epochs: Epochs::default(),
             segments: Vec::new(),
+            start: Position(0),
             end: Position(0),
+            corrupt_from: None,
             queues: BTreeMap::new(),
             unlisted_fenced: false,
             report: RecoveryReport::default(),

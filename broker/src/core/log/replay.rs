@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::epochs::Epochs;
 use super::frame::Frame;
 use super::index::{IndexHead, IndexWriter, IndexedQueue, QueueState};
 use super::{IndexEntry, Recovered, RecoveredQueue, RecoveredSegment, RecoveryReport};
 use crate::core::batch::BatchHeader;
-use crate::core::types::{LogEpoch, LogId, Position, QueueId};
+use crate::core::types::{LogId, Position, QueueId};
 use crate::mutant::Mutant;
 
 /// The state of a log as far as it has been read.
@@ -18,8 +19,10 @@ use crate::mutant::Mutant;
 pub(crate) struct Replay {
     log: LogId,
     mutant: Option<Mutant>,
-    /// Greatest log epoch seen, if any.
-    epoch: Option<LogEpoch>,
+    epochs: Epochs,
+    begin: Position,
+    /// Where the first corrupt bytes begin.
+    corrupt_from: Option<Position>,
     /// Everything below is accounted for.
     pub(crate) end: Position,
     /// Newest position that is known to be durable.
@@ -44,7 +47,9 @@ impl Replay {
         Replay {
             log,
             mutant,
-            epoch: None,
+            epochs: Epochs::default(),
+            begin,
+            corrupt_from: None,
             end: begin,
             synced_known: begin,
             queues: BTreeMap::new(),
@@ -56,8 +61,13 @@ impl Replay {
 
     /// Takes the state of all queues from an index; the entries too if the segment is there.
     pub(crate) fn load_index(&mut self, head: IndexHead, queues: Vec<IndexedQueue>, with_entries: bool) {
-        self.epoch = self.epoch.max(Some(head.epoch));
+        for known in head.epochs {
+            self.epochs.start(known.epoch, known.start);
+        }
         self.synced_known = self.synced_known.max(head.end);
+        if !with_entries {
+            self.begin = head.end;
+        }
         self.end = head.end;
         self.unlisted_fenced |= head.unlisted_fenced;
         for indexed in queues {
@@ -77,14 +87,14 @@ impl Replay {
             state.fenced |= indexed.fenced;
             state.producers = indexed.producers;
             if with_entries {
-                state.entries.extend(indexed.entries);
+                indexed.entries.into_iter().for_each(|entry| state.entries.push(entry));
             }
         }
     }
 
-    /// Whether a valid frame can be this log's: not one of an older opening, left behind where a tail was cut.
+    /// Whether a valid frame can be this log's: not one of an older leader, left behind where a tail was cut.
     pub(crate) fn is_current(&self, frame: &Frame) -> bool {
-        self.epoch.is_none_or(|epoch| frame.epoch >= epoch)
+        frame.epoch >= self.epochs.newest()
     }
 
     /// Takes a valid mark.
@@ -126,12 +136,14 @@ impl Replay {
     pub(crate) fn pass_bad_batch(&mut self, frame: &Frame) {
         self.queues.entry(frame.queue).or_default().state.fenced = true;
         self.report.corruptions += 1;
+        self.corrupt_from.get_or_insert(frame.position);
         self.take_frame(frame);
     }
 
     /// Passes bytes up to `end` of which no frame tells whose they were.
     pub(crate) fn pass_bad_bytes(&mut self, end: Position) {
         self.report.corruptions += 1;
+        self.corrupt_from.get_or_insert(self.end);
         self.unlisted_fenced = true;
         for queue in self.queues.values_mut() {
             queue.suspect = true;
@@ -142,16 +154,15 @@ impl Replay {
     /// Nothing tells what lies before the first segment.
     pub(crate) fn lack_history(&mut self) {
         self.report.corruptions += 1;
+        self.corrupt_from.get_or_insert(self.begin);
         self.unlisted_fenced = true;
     }
 
-    /// Ends a segment of this many bytes at the current end.
-    pub(crate) fn end_segment(&mut self, base: Position, sealed: Option<IndexHead>) {
-        let in_segment = |q: &ReplayQueue| {
-            q.state.entries.iter().rev().take_while(|e| e.position >= base).map(|e| e.max_timestamp).max()
-        };
+    /// Ends a segment at the current end; a sealed one's index gives its largest timestamp.
+    pub(crate) fn end_segment(&mut self, base: Position, sealed: Option<i64>) {
+        let in_segment = |q: &ReplayQueue| q.state.entries.since_position(base).map(|e| e.max_timestamp).max();
         let max_timestamp = match sealed {
-            Some(head) => head.max_timestamp,
+            Some(max_timestamp) => max_timestamp,
             None => self.queues.values().filter_map(in_segment).max().unwrap_or(-1),
         };
         let length = self.end.0 - base.0;
@@ -171,15 +182,14 @@ impl Replay {
             base: segment.base,
             end: self.end,
             max_timestamp: segment.max_timestamp,
-            epoch: self.epoch.unwrap_or_default(),
+            epochs: self.epochs.between(segment.base, self.end),
             unlisted_fenced: self.unlisted_fenced,
         });
         for (id, queue) in &self.queues {
             let state = &queue.state;
-            let first = state.entries.partition_point(|e| e.position < segment.base);
             let (next_offset, log_start) = (state.next_offset, state.log_start);
             let indexed = QueueState { next_offset, log_start, fenced: state.fenced, producers: &state.producers };
-            writer.queue(*id, indexed, state.entries[first..].iter());
+            writer.queue(*id, indexed, state.entries.since_position(segment.base));
         }
         writer.finish()
     }
@@ -204,9 +214,11 @@ impl Replay {
         }
         Recovered {
             log: self.log,
-            epoch: self.epoch.map_or(LogEpoch(0), |epoch| LogEpoch(epoch.0 + 1)),
+            epochs: self.epochs,
             segments: self.segments,
+            start: self.begin,
             end: self.end,
+            corrupt_from: self.corrupt_from,
             queues,
             unlisted_fenced: self.unlisted_fenced,
             report: self.report,
@@ -214,7 +226,10 @@ impl Replay {
     }
 
     fn take_frame(&mut self, frame: &Frame) {
-        self.epoch = self.epoch.max(Some(frame.epoch));
+        // The defect (KAFKA-16541): only what a sealed segment's index says of epochs has reached the disk.
+        if self.mutant != Some(Mutant::EpochsNotSynced) {
+            self.epochs.start(frame.epoch, frame.position);
+        }
         self.synced_known = self.synced_known.max(frame.synced);
         self.end = frame.position.plus(frame.total_bytes());
     }

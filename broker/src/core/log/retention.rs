@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::{Availability, DiskEffect, Log, Seal};
-use crate::core::types::{Now, QueueId};
+use super::{Availability, DiskEffect, Log, Replication, Seal};
+use crate::core::types::{Now, Position, QueueId};
 
 /// Bounds of the time between two looks at retention.
 const RETENTION_CHECK_MIN: Duration = Duration::from_millis(100);
@@ -49,7 +49,7 @@ impl Log {
     /// Removes the oldest segments that are expired, more than the size kept, or of no use to any queue.
     pub fn retain(&mut self, now: Now, effects: &mut Vec<DiskEffect>) {
         self.retention_due = None;
-        if !self.is_online() {
+        if !self.is_online() || self.replication == Replication::Following {
             return;
         }
         self.start_seals(effects);
@@ -65,32 +65,61 @@ impl Log {
         let mut kept_bytes: u64 = self.segments.iter().map(|s| s.length).sum();
         while let Some(oldest) = self.segments.front() {
             let (base, end) = (oldest.base, oldest.base.plus(oldest.length));
-            if oldest.seal != Seal::Done {
+            if oldest.seal != Seal::Done || end > self.watermark {
                 break;
             }
             let superfluous = self.settings.retention_bytes.is_some_and(|keep| kept_bytes - oldest.length >= keep);
-            let wanted = || self.queues.values().any(|q| q.entries.front().is_some_and(|e| e.position < end));
+            let wanted = || self.queues.values().any(|q| q.entries.first().is_some_and(|e| e.position < end));
             if !(expired(oldest.max_timestamp) || superfluous || !wanted()) {
                 break;
             }
             kept_bytes -= oldest.length;
-            self.segments.pop_front();
-            effects.push(DiskEffect::RemoveSegment { log: self.id, base });
-            for queue in self.queues.values_mut() {
-                while queue.entries.front().is_some_and(|e| e.position < end) {
-                    queue.entries.pop_front();
-                }
-                let first = queue.entries.front().map_or(queue.next_offset, |e| e.base_offset);
-                queue.log_start = queue.log_start.max(first);
-            }
+            self.remove_oldest(base, end, effects);
         }
         self.arm_deadlines(now, false);
+    }
+
+    /// Follower: removes what its leader has freed, whole segments below a position.
+    pub fn free_below(&mut self, position: Position, effects: &mut Vec<DiskEffect>) {
+        if !self.is_online() || position <= self.start {
+            return;
+        }
+        let position = position.min(self.watermark);
+        if self.active && self.segments.back().is_some_and(|s| s.length > 0 && s.base.plus(s.length) <= position) {
+            self.close_active(effects);
+            self.request_sync(effects);
+        }
+        self.start_seals(effects);
+        while let Some(oldest) = self.segments.front() {
+            let (base, end) = (oldest.base, oldest.base.plus(oldest.length));
+            if oldest.seal != Seal::Done || end > position {
+                break;
+            }
+            self.remove_oldest(base, end, effects);
+        }
+    }
+
+    fn remove_oldest(&mut self, base: Position, end: Position, effects: &mut Vec<DiskEffect>) {
+        self.segments.pop_front();
+        self.start = end;
+        self.epochs.forget_before(end);
+        effects.push(DiskEffect::RemoveSegment { log: self.id, base });
+        for queue in self.queues.values_mut() {
+            queue.entries.drop_below_position(end);
+            let first = queue.entries.first().map_or(queue.next_offset, |e| e.base_offset);
+            queue.log_start = queue.log_start.max(first);
+        }
     }
 
     /// Forgets a queue. Its bytes go with retention; where it was the log's only queue, `remove` frees them at once.
     pub fn remove_queue(&mut self, queue: QueueId) {
         self.queues.remove(&queue);
         self.removed.insert(queue);
+    }
+
+    /// Bytes between the start of the oldest segment and the log's end.
+    pub fn stored_bytes(&self) -> u64 {
+        self.segments.front().map_or(0, |oldest| self.end.0 - oldest.base.0)
     }
 
     /// Removes the whole log with its files.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::frame::FrameKind;
-use super::{Availability, DiskEffect, DiskEvent, Flush, Halt, Log, Progress, Recovered, Seal, Segment};
-use crate::core::types::{Now, Position, QueueId};
+use super::frame::Frame;
+use super::{Availability, DiskEffect, DiskEvent, Flush, Halt, Log, Progress, Recovered, Replication, Seal, Segment};
+use crate::core::types::{Now, Position};
 
 /// How long a log whose disk was full waits before it looks again.
 const REOPEN_BACKOFF: Duration = Duration::from_millis(500);
@@ -47,7 +47,7 @@ impl Log {
                 assert!(upto <= self.end, "what was written had been appended");
                 if self.is_online() {
                     self.written = self.written.max(upto);
-                    self.confirm(&mut progress);
+                    self.confirm(now, &mut progress);
                 }
             }
             DiskEvent::WriteFailed { kind, .. } => self.on_write_failed(kind, now, &mut progress),
@@ -61,6 +61,7 @@ impl Log {
                         found.seal = Seal::Wanted(index);
                     }
                 }
+                self.start_rework(effects);
             }
             DiskEvent::RemoveFailed { .. } => {}
             DiskEvent::Reopened { result, .. } => self.on_reopened(result, now, &mut progress),
@@ -68,17 +69,20 @@ impl Log {
                 unreachable!("these events belong to no log, which was asserted above")
             }
         }
-        progress.counted = self.counted_position();
+        (progress.counted, progress.watermark) = (self.counted_position(), self.watermark);
         progress
     }
 
     /// Writes a mark where the log has been idle long enough, and asks for its sync.
     pub(super) fn write_mark(&mut self, now: Now, effects: &mut Vec<DiskEffect>) {
         self.mark_due = None;
-        if !self.is_online() || !self.active || self.synced != self.end {
+        let follows = self.replication == Replication::Following;
+        if follows || !self.is_online() || !self.active || self.synced != self.end {
             return;
         }
-        self.write_frame(FrameKind::Mark, QueueId(u64::MAX), &[], Bytes::new(), now, effects);
+        let mark = Frame::mark(self.end, self.synced, self.epochs.newest());
+        let head = Bytes::copy_from_slice(&mark.encode(&[]));
+        self.write_frame(&mark, head, Bytes::new(), now, effects);
         self.request_sync(effects);
     }
 
@@ -98,6 +102,7 @@ impl Log {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 progress.went_offline = self.is_online();
                 self.availability = Availability::Offline { retry_at: now.monotonic + REOPEN_BACKOFF };
+                self.rework = None;
                 self.unconfirmed.clear();
                 (self.interval_due, self.mark_due, self.sync_again) = (None, None, false);
             }
@@ -118,7 +123,7 @@ impl Log {
         if !self.is_online() {
             // Success or not (a segment may not even exist, for want of room): reopening will write and sync again
             // whatever is not known to be durable.
-            return;
+            return self.start_rework(effects);
         }
         if let Err(kind) = result {
             progress.halt = Some(Halt::SyncFailed { log: self.id, kind });
@@ -126,12 +131,10 @@ impl Log {
         }
         assert!(upto <= self.written, "what is synced was written");
         self.synced = self.synced.max(upto);
-        self.confirm(progress);
+        self.confirm(now, progress);
         self.start_seals(effects);
         if std::mem::take(&mut self.sync_again) {
             self.request_sync(effects);
-        } else if self.settings.flush == Flush::Ack && self.synced == self.batches_end && self.active {
-            self.mark_due = Some(now.monotonic + MARK_IDLE);
         }
     }
 
@@ -153,6 +156,7 @@ impl Log {
         match result {
             Ok(recovered) => {
                 self.load(*recovered, now);
+                progress.watermark = self.watermark;
                 progress.came_online = true;
                 progress.advanced = self.queues.keys().copied().collect();
             }
@@ -163,17 +167,12 @@ impl Log {
         }
     }
 
-    /// Moves the high watermarks of the queues whose appends the counted position has passed.
-    fn confirm(&mut self, progress: &mut Progress) {
-        let counted = self.counted_position();
-        while self.unconfirmed.front().is_some_and(|u| u.end <= counted) {
-            let Some(confirmed) = self.unconfirmed.pop_front() else { break };
-            if let Some(queue) = self.queues.get_mut(&confirmed.queue) {
-                queue.high_watermark = confirmed.next_offset;
-                progress.advanced.push(confirmed.queue);
-            }
+    /// Notes when to write a mark: all batches are durable, and confirmed, so that every replica in sync has them too.
+    pub(super) fn arm_mark(&mut self, now: Now) {
+        let (whole, synced) = (self.batches_end, self.synced);
+        let writes_marks = self.replication != Replication::Following && self.settings.flush == Flush::Ack;
+        if writes_marks && self.active && synced == whole && self.watermark >= whole && self.end == whole {
+            self.mark_due = Some(now.monotonic + MARK_IDLE);
         }
-        progress.advanced.sort_unstable();
-        progress.advanced.dedup();
     }
 }

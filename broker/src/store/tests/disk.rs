@@ -14,7 +14,7 @@ use crate::ports::{Disk, Observer};
 const SECTOR: usize = 512;
 
 #[derive(Clone, Default)]
-pub(super) struct MemoryDisk(Rc<RefCell<World>>);
+pub(crate) struct MemoryDisk(Rc<RefCell<World>>);
 
 #[derive(Default)]
 struct World {
@@ -33,7 +33,7 @@ struct Contents {
     durable: Vec<u8>,
 }
 
-pub(super) struct Unlock(MemoryDisk);
+pub(crate) struct Unlock(MemoryDisk);
 
 impl Drop for Unlock {
     fn drop(&mut self) {
@@ -43,7 +43,7 @@ impl Drop for Unlock {
 
 impl MemoryDisk {
     /// Everything unsynced is lost or kept, sector by sector and length by length, as `draw(bound)` says.
-    pub(super) fn lose_power(&self, mut draw: impl FnMut(usize) -> usize) {
+    pub(crate) fn lose_power(&self, mut draw: impl FnMut(usize) -> usize) {
         let world = &mut *self.0.borrow_mut();
         world.names = world.names_durable.clone();
         for file in &mut world.files {
@@ -216,7 +216,7 @@ impl Disk for MemoryDisk {
 
 /// Counts what it hears.
 #[derive(Clone, Default)]
-pub(super) struct Heard(pub(super) Rc<RefCell<BTreeMap<&'static str, u64>>>);
+pub(crate) struct Heard(pub(crate) Rc<RefCell<BTreeMap<&'static str, u64>>>);
 
 impl Observer for Heard {
     fn point(&self, name: &'static str) {

@@ -46,7 +46,7 @@ struct Model {
     confirmed: Offset,
 }
 
-fn draws(seed: u64) -> impl FnMut(usize) -> usize {
+pub(super) fn draws(seed: u64) -> impl FnMut(usize) -> usize {
     let mut state = seed | 1;
     move |bound| {
         state ^= state << 13;

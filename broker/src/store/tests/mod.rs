@@ -1,7 +1,8 @@
 //! Facts and laws of storage: a log on a store, over a disk in memory that loses power, and over a real one.
 
-mod disk;
+pub(crate) mod disk;
 mod laws;
+mod replicas;
 mod rig;
 
 use std::io;
@@ -384,8 +385,8 @@ fn a_folder_in_use_newer_or_with_unreadable_metadata_is_refused() {
             disk.set_contents(&format!("metadata/{intact}.snapshot"), b"MQS1 and nothing that fits");
         }
         assert!(matches!(reopen().await.err(), Some(OpenError::SnapshotsUnreadable { newest }) if newest == "00003"));
-        disk.set_contents("format", b"mqassay-broker 2\n");
-        assert!(matches!(reopen().await.err(), Some(OpenError::NewerFormat { found: 2, supported: 1 })));
+        disk.set_contents("format", b"mqassay-broker 3\n");
+        assert!(matches!(reopen().await.err(), Some(OpenError::NewerFormat { found: 3, supported: 2 })));
         disk.set_contents("format", b"");
         assert!(matches!(reopen().await.err(), Some(OpenError::FormatUnreadable)));
     });

@@ -23,7 +23,7 @@ pub(super) fn settings(flush: Flush) -> LogSettings {
         retention_ms: None,
         retention_bytes: None,
         producer_expiry: Duration::from_secs(3600),
-        tail_cache_bytes: 600,
+        tail_cache_bytes: 1800,
     }
 }
 

@@ -1,0 +1,195 @@
+//! `mqassay verify --world process`: the same scenarios on real broker processes and loopback sockets, one run after the
+//! other. Faults that only a simulation can make are left out and named. Not here: the run itself (the harness).
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use mqassay_broker::core::config::{KEYS, NodeConfig};
+use mqassay_harness::artifact::folder::{self, KeptRun};
+use mqassay_harness::artifact::{RunLine, RunRecord, SummaryLine, VerdictKind, recovery};
+use mqassay_harness::check;
+use mqassay_harness::plan::Plan;
+use mqassay_harness::process::ProcessOptions;
+use mqassay_harness::process::world::{Node, ProcessWorld, Ran, ReferenceNode};
+use mqassay_scenarios::campaign::{self, Keep, Options, fingerprint};
+
+use crate::exit::{Exit, Failure};
+use crate::junit;
+use crate::kafka_world::{Kafka, Settings};
+use crate::progress::{Progress, tell};
+use crate::results::json_line;
+use crate::verify;
+
+/// Which world the scenarios run in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum WorldName {
+    /// The simulated one: exact replay, power loss, disk faults
+    Simulated,
+    /// Real processes and loopback sockets: kill -9, SIGSTOP, links cut by forwarding proxies
+    Process,
+}
+
+/// The system under test in the process world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum SystemName {
+    /// The reference broker
+    Reference,
+    /// Apache Kafka with its stock settings
+    Kafka,
+    /// Apache Kafka with its safest: a flush for every message, two in-sync replicas where there are three nodes
+    KafkaSafest,
+}
+
+/// How the runs are told.
+pub(crate) struct Telling<'a> {
+    pub(crate) json: bool,
+    pub(crate) junit: Option<&'a Path>,
+}
+
+/// Runs the campaign and exits by its verdict.
+pub(crate) fn run(options: &Options, system: SystemName, telling: &Telling<'_>) -> Result<Exit, Failure> {
+    if options.mutant.is_some() {
+        let why = "a server has no way to be given a deliberate bug; mutants live in the simulated world";
+        return Err(Failure::Usage(format!("--mutant does not go with --world process: {why}")));
+    }
+    let mut summary = SummaryLine { summary: true, ..SummaryLine::default() };
+    let mut lines = Vec::new();
+    let mut progress = Progress::new("verify", campaign::total(options));
+    let mut left_out: Vec<&'static str> = Vec::new();
+    let mut kafka = Kafka::default();
+    for plan in campaign::plans(options) {
+        let scratch = tempfile::tempdir().map_err(Failure::undone)?;
+        let began = Instant::now();
+        let ran = match system {
+            SystemName::Reference => on_reference(&plan, scratch.path())?,
+            SystemName::Kafka => kafka.run(&plan, Settings::Stock)?,
+            SystemName::KafkaSafest => kafka.run(&plan, Settings::Safest)?,
+        };
+        left_out.extend(&ran.left_out);
+        let record = judged(options, &ran, began)?;
+        if telling.json {
+            progress.say(json_line(&record.line)?.trim_end());
+        } else if record.line.verdict != VerdictKind::Valid {
+            progress.say(&told(&record.line));
+        }
+        progress.step(&record.line.scenario);
+        summary.add(&record);
+        lines.push(record.line);
+    }
+    progress.finish();
+    if let Some(path) = telling.junit {
+        junit::write(path, &lines)?;
+    }
+    left_out.sort_unstable();
+    left_out.dedup();
+    if !left_out.is_empty() {
+        eprintln!("mqassay: not made here, for want of a simulated disk or network: {}", left_out.join(", "));
+    }
+    if telling.json {
+        tell(&json_line(&summary)?);
+    } else {
+        verify::print_summary(&summary);
+    }
+    Ok(verify::exit(&summary))
+}
+
+/// A run that is not valid, with the line that runs it again; real time makes no promise that it ends alike.
+fn told(line: &RunLine) -> String {
+    let first = verify::told(&RunLine { plan: String::new(), ..line.clone() });
+    let kept =
+        if line.plan.is_empty() { String::new() } else { format!("; plan, history and verdict beside {}", line.plan) };
+    format!("{first} --world process{kept}")
+}
+
+/// Nodes of the reference broker, each a process of its own with its data below `scratch`.
+fn on_reference(plan: &Plan, scratch: &Path) -> Result<Ran, Failure> {
+    let program = std::env::current_exe().map_err(Failure::undone)?;
+    let addresses = free_addresses(plan.world.nodes).map_err(Failure::undone)?;
+    let world = ProcessWorld::prepare(plan, addresses.clone()).map_err(Failure::undone)?;
+    let config = NodeConfig::tiny().with_settings(&plan.settings).map_err(Failure::usage)?;
+    let mut nodes: Vec<Box<dyn Node>> = Vec::new();
+    for (index, address) in addresses.iter().enumerate() {
+        let mut arguments: Vec<OsString> = vec!["broker".into(), "--data".into()];
+        arguments.push(scratch.join(format!("node-{index}")).into());
+        if addresses.len() > 1 {
+            // Each node reaches every other through a link of its own.
+            let peers = world.peers_of(index as u32).map_err(Failure::undone)?;
+            let peers: Vec<String> = peers.iter().enumerate().map(|(id, at)| format!("{id}={at}")).collect();
+            arguments.extend(["--node".into(), index.to_string().into(), "--cluster".into(), peers.join(",").into()]);
+            arguments.extend(["--set".into(), format!("advertised={address}").into()]);
+        }
+        for (name, value) in settings_of(&config) {
+            arguments.push("--set".into());
+            arguments.push(format!("{name}={value}").into());
+        }
+        let options = ProcessOptions { program: program.clone(), arguments, ready_timeout: READY };
+        let mut node = ReferenceNode::new(options, *address);
+        node.start().map_err(Failure::undone)?;
+        nodes.push(Box::new(node));
+    }
+    let (ran, nodes) = world.run(nodes).map_err(Failure::undone)?;
+    for mut node in nodes {
+        node.stop(ENDING).map_err(Failure::undone)?;
+    }
+    Ok(ran)
+}
+
+/// What is set on a command line, all but the node's identity.
+fn settings_of(config: &NodeConfig) -> Vec<(&'static str, String)> {
+    let is_identity = |name: &str| matches!(name, "listen" | "advertised" | "node-id" | "cluster" | "join" | "metrics");
+    let wanted = KEYS.iter().filter(|name| !is_identity(name));
+    wanted.filter_map(|name| Some((*name, config.value(name)?))).collect()
+}
+
+/// Loopback addresses that were free a moment ago.
+fn free_addresses(count: u32) -> std::io::Result<Vec<SocketAddr>> {
+    let bound: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>()?;
+    bound.iter().map(TcpListener::local_addr).collect()
+}
+
+/// Judges a run and keeps what is to be kept of it.
+fn judged(options: &Options, ran: &Ran, began: Instant) -> Result<RunRecord, Failure> {
+    let plan = &ran.plan;
+    let verdict = check::judge(&ran.history, &ran.judge);
+    let mut line = RunLine {
+        scenario: plan.scenario.clone(),
+        seed: plan.seed,
+        mutant: None,
+        verdict: verdict.kind,
+        anomalies: verdict.violations(),
+        allowed: verdict.allowed(),
+        operations: ran.history.operations.len() as u64,
+        faults: ran.struck,
+        trace_hash: String::new(),
+        plan: String::new(),
+        simulated_seconds: 0.0,
+        wall_seconds: began.elapsed().as_secs_f64(),
+    };
+    let is_kept = match options.keep {
+        Keep::All => true,
+        Keep::Failures => verdict.kind != VerdictKind::Valid,
+        Keep::None => false,
+    };
+    if is_kept {
+        let kept_in = campaign::folder_of(&options.runs_dir.join("process"), plan);
+        line.plan = folder::write_plan(&kept_in, plan).map_err(Failure::undone)?.display().to_string();
+        let kept = KeptRun { line: line.clone(), verdict: verdict.clone() };
+        folder::write_run(&kept_in, &kept, &ran.history, &[]).map_err(Failure::undone)?;
+    }
+    Ok(RunRecord {
+        line,
+        events: ran.events.clone().into_iter().filter(|(_, count)| *count > 0).collect(),
+        coverage: Default::default(),
+        recovery: recovery::of_history(&ran.history),
+        fingerprint: fingerprint::of(&verdict, &ran.history),
+        proof: None,
+    })
+}
+
+/// How long a node may take until it listens.
+const READY: Duration = Duration::from_secs(30);
+/// How long a node may take to end at last.
+const ENDING: Duration = Duration::from_secs(30);

@@ -1,0 +1,132 @@
+//! The process world on the reference broker: real kills, pauses and cut links leave a valid history, and a broker that
+//! forgets what it acknowledged when it is killed is seen to. The second shows that the first can fail.
+
+#![allow(clippy::unwrap_used, reason = "a fact that does not hold ends its test")]
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mqassay_harness::artifact::VerdictKind;
+use mqassay_harness::check::{self, Verdict};
+use mqassay_harness::plan::Plan;
+use mqassay_harness::plan::sample::sample;
+use mqassay_harness::plan::scenario::Scenario;
+use mqassay_harness::process::ProcessOptions;
+use mqassay_harness::process::world::{Node, NodeError, ProcessWorld, Ran, ReferenceNode};
+
+const SCENARIO: &str = r#"
+name = "processes"
+title = "Real processes are killed, stopped, restarted and cut off."
+[world]
+safety_ms = 4000
+[settings]
+flush = ["ack"]
+[topics]
+count = 1
+queues = 2
+auto_created = 0.0
+[workload]
+producers = 2
+consumers = 1
+batches = 300
+polls = 60
+acks = [-1]
+idempotent = [true]
+attempts = [60]
+request_timeout_ms = 1000
+[faults]
+kill = 3
+restart = 1
+pause = 1
+link-cut = 1
+link-hold = 1
+"#;
+
+fn plan() -> Plan {
+    sample(&Scenario::parse("processes", SCENARIO).unwrap(), 1, None)
+}
+
+fn run(plan: &Plan, node: impl FnOnce(ReferenceNode, PathBuf) -> Box<dyn Node>) -> (Ran, Verdict) {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let address: SocketAddr = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let world = ProcessWorld::prepare(plan, vec![address]).unwrap();
+    let mut arguments: Vec<OsString> = ["broker", "--flush", "ack", "--data"].iter().map(OsString::from).collect();
+    arguments.push(data.clone().into());
+    let program = env!("CARGO_BIN_EXE_mqassay").into();
+    let options = ProcessOptions { program, arguments, ready_timeout: Duration::from_secs(30) };
+    let mut node = node(ReferenceNode::new(options, address), data);
+    node.start().unwrap();
+    let (ran, nodes) = world.run(vec![node]).unwrap();
+    for mut node in nodes {
+        node.stop(Duration::from_secs(20)).unwrap();
+    }
+    let verdict = check::judge(&ran.history, &ran.judge);
+    (ran, verdict)
+}
+
+#[test]
+fn real_faults_break_nothing() {
+    let plan = plan();
+    let (ran, verdict) = run(&plan, |node, _| Box::new(node));
+    assert_eq!(verdict.kind, VerdictKind::Valid, "{verdict:#?}");
+    assert_eq!(ran.plan.faults.len(), plan.faults.len(), "this world offers every class of the scenario");
+    assert!(ran.struck >= 4, "only {} faults struck", ran.struck);
+    assert!(ran.events["connection-lost"] > 0, "{:?}", ran.events);
+}
+
+/// A broker whose disk is wiped by each kill.
+struct Forgetful {
+    node: ReferenceNode,
+    data: PathBuf,
+}
+
+impl Forgetful {
+    fn wipe(data: &Path) {
+        std::fs::remove_dir_all(data).unwrap();
+    }
+}
+
+impl Node for Forgetful {
+    fn address(&self) -> SocketAddr {
+        self.node.address()
+    }
+
+    fn start(&mut self) -> Result<(), NodeError> {
+        self.node.start()
+    }
+
+    fn kill(&mut self) -> Result<(), NodeError> {
+        self.node.kill()?;
+        Forgetful::wipe(&self.data);
+        Ok(())
+    }
+
+    fn stop(&mut self, timeout: Duration) -> Result<(), NodeError> {
+        self.node.stop(timeout)
+    }
+
+    fn pause(&mut self) -> Result<(), NodeError> {
+        self.node.pause()
+    }
+
+    fn resume(&mut self) -> Result<(), NodeError> {
+        self.node.resume()
+    }
+
+    fn exited(&mut self) -> Result<Option<String>, NodeError> {
+        self.node.exited()
+    }
+}
+
+#[test]
+fn a_broker_that_forgets_when_killed_is_seen() {
+    let mut plan = plan();
+    plan.settings.insert("auto-create-topics".to_owned(), "true".to_owned());
+    let (_, verdict) = run(&plan, |node, data| Box::new(Forgetful { node, data }));
+    assert_eq!(verdict.kind, VerdictKind::Invalid, "{verdict:#?}");
+    let seen = verdict.violations();
+    assert!(seen.contains_key("lost-write") || seen.contains_key("unseen"), "{seen:?}");
+}

@@ -1,0 +1,344 @@
+//! The process world: the plan's clients against real broker processes on loopback sockets, with kill -9, SIGSTOP,
+//! restarts, and links cut, held or delayed by forwarding proxies. The same workload, history and judge as in the
+//! simulation. Start at `ProcessWorld::prepare`, then `run`. Here nothing is replayed exactly: time is real.
+
+mod links;
+mod nemesis;
+mod nodes;
+mod system;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio::net::TcpStream;
+
+use crate::check::Context as JudgeContext;
+use crate::driver::real::{SystemTimer, TcpDial};
+use crate::driver::{Dial, Timer};
+use crate::history::{ClientId, Header, History, Mark, SCHEMA_VERSION};
+use crate::plan::draws::Draws;
+use crate::plan::{Endpoint, Plan};
+use crate::workload::client::run_client;
+use crate::workload::final_reads::{FinalReads, final_reads};
+use crate::workload::phase::PhaseSwitch;
+use crate::workload::recorder::Recorder;
+use crate::workload::topics::create_topics;
+use crate::workload::{Context, WorkloadError};
+
+pub use links::Links;
+pub use nemesis::is_offered;
+pub use nodes::{Node, NodeError, ReferenceNode};
+pub use system::SystemNode;
+
+/// A run's links, before its nodes are made.
+#[derive(Debug)]
+pub struct ProcessWorld {
+    plan: Plan,
+    links: Arc<Links>,
+    addresses: Vec<SocketAddr>,
+    left_out: Vec<&'static str>,
+}
+
+/// What a run left.
+#[derive(Debug)]
+pub struct Ran {
+    /// The plan without the faults that this world cannot make.
+    pub plan: Plan,
+    /// Operations and marks.
+    pub history: History,
+    /// Under which settings the history is to be judged.
+    pub judge: JudgeContext,
+    /// Classes of fault that were left out, sorted, each once.
+    pub left_out: Vec<&'static str>,
+    /// Countable events of the clients, by name.
+    pub events: BTreeMap<String, u64>,
+    /// Faults that struck.
+    pub struck: u64,
+    /// Faults that found their node down.
+    pub missed: u64,
+}
+
+/// Why a run could not be performed.
+#[derive(Debug, Error)]
+pub enum ProcessWorldError {
+    /// A link or the clients' runtime could not be made.
+    #[error("the process world cannot be set up: {0}; check the limits on open files and threads")]
+    SetUp(#[from] io::Error),
+    /// A node could not be started or ended.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The plan asks a client for what it cannot do.
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+    /// There are not as many nodes as the plan has.
+    #[error("the plan has {wanted} nodes and {given} were given")]
+    NodeCount {
+        /// In the plan.
+        wanted: u32,
+        /// Given.
+        given: usize,
+    },
+    /// A thread of the run panicked.
+    #[error("the nemesis ended by a panic; this is a bug of mqassay")]
+    NemesisPanicked,
+}
+
+impl ProcessWorld {
+    /// The links of a run whose nodes will listen on these addresses.
+    pub fn prepare(plan: &Plan, addresses: Vec<SocketAddr>) -> Result<ProcessWorld, ProcessWorldError> {
+        let mut plan = plan.clone();
+        let mut left_out: Vec<&'static str> =
+            plan.faults.iter().filter(|fault| !is_offered(&fault.action)).map(|fault| fault.action.class()).collect();
+        left_out.sort_unstable();
+        left_out.dedup();
+        plan.faults.retain(|fault| is_offered(&fault.action));
+        if addresses.len() != plan.world.nodes as usize {
+            return Err(ProcessWorldError::NodeCount { wanted: plan.world.nodes, given: addresses.len() });
+        }
+        Ok(ProcessWorld { plan, links: Arc::new(Links::start()?), addresses, left_out })
+    }
+
+    /// The addresses at which a node reaches its peers, itself left as it is.
+    pub fn peers_of(&self, node: u32) -> Result<Vec<SocketAddr>, ProcessWorldError> {
+        let link = |(to, address): (usize, &SocketAddr)| match to as u32 == node {
+            true => Ok(*address),
+            false => Ok(self.links.add(Endpoint::Node(node), Endpoint::Node(to as u32), *address)?),
+        };
+        self.addresses.iter().enumerate().map(link).collect()
+    }
+
+    /// Runs the plan against nodes that have been started; they are given back up, to be ended by the caller.
+    pub fn run(self, nodes: Vec<Box<dyn Node>>) -> Result<(Ran, Vec<Box<dyn Node>>), ProcessWorldError> {
+        if nodes.len() != self.addresses.len() {
+            return Err(ProcessWorldError::NodeCount { wanted: self.plan.world.nodes, given: nodes.len() });
+        }
+        let ProcessWorld { plan, links, addresses, left_out } = self;
+        let timer = SystemTimer::start();
+        let stage = Stage {
+            timer,
+            began_wall_ms: timer.wall_ms(),
+            recorder: Recorder::new(Box::new(|_| {})),
+            switch: PhaseSwitch::new(),
+            events: Rc::default(),
+            topics: Rc::new(plan.topics.clone()),
+            bootstrap: addresses.iter().map(SocketAddr::to_string).collect(),
+            plan,
+        };
+        let routes = stage.routes(&links, &addresses)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let local = tokio::task::LocalSet::new();
+        let ended = local.block_on(&runtime, stage.play(nodes, &links, routes))?;
+        let mut marks = ended.left.marks;
+        let struck = marks.iter().filter(|mark| matches!(mark, Mark::Fault { .. })).count() as u64;
+        marks.push(Mark::LivenessBegan { at_us: ended.liveness_began_us });
+        let reached = ended.missing.is_empty();
+        let at_us = now_us(&stage.timer);
+        marks.push(Mark::LivenessEnded { at_us, reached, missing: ended.missing });
+        let header = Header {
+            schema: SCHEMA_VERSION,
+            topics: stage.plan.topics.iter().map(|topic| topic.name.clone()).collect(),
+            title: format!("{} seed {} on processes", stage.plan.scenario, stage.plan.seed),
+        };
+        let history = History { header, operations: stage.recorder.take_operations(), marks };
+        let judge = JudgeContext::of_plan(&stage.plan).with_wall_start_ms(stage.began_wall_ms);
+        let events = stage.events.iter().map(|(name, count)| (name.to_string(), count.load(Ordering::SeqCst)));
+        let events = events.collect();
+        let ran = Ran { plan: stage.plan, history, judge, left_out, events, struck, missed: ended.left.missed };
+        Ok((ran, ended.nodes))
+    }
+}
+
+/// What the clients of a run share.
+struct Stage {
+    plan: Plan,
+    timer: SystemTimer,
+    began_wall_ms: i64,
+    recorder: Recorder,
+    switch: PhaseSwitch,
+    events: Rc<Counts>,
+    topics: Rc<Vec<crate::plan::Topic>>,
+    bootstrap: Vec<String>,
+}
+
+/// How often each of the driver's events happened.
+struct Counts(BTreeMap<&'static str, AtomicU64>);
+
+/// How the run ended.
+struct Ended {
+    nodes: Vec<Box<dyn Node>>,
+    left: nemesis::Left,
+    liveness_began_us: u64,
+    missing: Vec<String>,
+}
+
+impl Stage {
+    /// Each client's way to each node: a link of its own. The last client reads at the end, past all links.
+    fn routes(&self, links: &Links, addresses: &[SocketAddr]) -> io::Result<Vec<LinkDial>> {
+        let mut routes = Vec::new();
+        for client in 0..self.plan.clients.len() as u32 {
+            let mut to = BTreeMap::new();
+            for (node, address) in addresses.iter().enumerate() {
+                let near = links.add(Endpoint::Client(client), Endpoint::Node(node as u32), *address)?;
+                to.insert(address.to_string(), near.to_string());
+            }
+            routes.push(LinkDial { to: Rc::new(to) });
+        }
+        routes.push(LinkDial { to: Rc::default() });
+        Ok(routes)
+    }
+
+    async fn play(
+        &self,
+        nodes: Vec<Box<dyn Node>>,
+        links: &Arc<Links>,
+        mut routes: Vec<LinkDial>,
+    ) -> Result<Ended, ProcessWorldError> {
+        let reader = self.context(self.plan.clients.len() as u32, routes.pop().unwrap_or_default());
+        create_topics(&reader, TOPICS_BOUND, ADMIN_TIMEOUT).await?;
+        let is_quiet = Arc::new(AtomicBool::new(false));
+        let (heal, healing) = mpsc::channel();
+        let began = self.began();
+        let nemesis = nemesis::Nemesis::new(&self.plan, nodes, links.clone(), began, is_quiet.clone());
+        let mut nemesis = tokio::task::spawn_blocking(move || nemesis.run(&healing));
+        let mut clients = tokio::task::JoinSet::new();
+        for (index, (planned, dial)) in self.plan.clients.iter().zip(routes).enumerate() {
+            let (context, planned) = (self.context(index as u32, dial), planned.clone());
+            clients.spawn_local(async move { run_client(&context, &planned).await });
+        }
+        let mut outcome = Ok(());
+        let safety_end = began + Duration::from_millis(self.plan.world.safety_ms);
+        let mut failed = None;
+        while Instant::now() < safety_end && !(clients.is_empty() && is_quiet.load(Ordering::SeqCst)) {
+            tokio::select! {
+                biased;
+                Some(ended) = clients.join_next() => outcome = outcome.and(flatten(ended)),
+                ended = &mut nemesis => { failed = Some(ended); break; }
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+        // The nemesis ends before it is told to only by an error.
+        let ended = match failed {
+            Some(ended) => ended,
+            None => {
+                // A nemesis that has just ended by an error hears nothing, and says so itself.
+                let _ = heal.send(());
+                nemesis.await
+            }
+        };
+        let (nodes, left) = ended.map_err(|_| ProcessWorldError::NemesisPanicked)??;
+        let liveness_began_us = now_us(&self.timer);
+        self.switch.begin_liveness();
+        let bound = Duration::from_millis(self.plan.world.liveness_ms).max(LIVENESS_MIN);
+        let deadline = tokio::time::Instant::now() + bound;
+        let mut missing = Vec::new();
+        loop {
+            match tokio::time::timeout_at(deadline, clients.join_next()).await {
+                Ok(Some(ended)) => outcome = outcome.and(flatten(ended)),
+                Ok(None) => break,
+                Err(_) => {
+                    missing.extend(self.recorder.open().into_iter().map(|open| {
+                        format!("client {} still waits for {} of {} us", open.client.0, open.what, open.invoked_us)
+                    }));
+                    clients.shutdown().await;
+                    break;
+                }
+            }
+        }
+        outcome?;
+        let limits =
+            FinalReads { bound: bound * 2 / 3, request_timeout: ADMIN_TIMEOUT, fetch_max_bytes: FINAL_FETCH_BYTES };
+        if let Err(unread) = final_reads(&reader, limits).await {
+            missing.extend(unread);
+        }
+        Ok(Ended { nodes, left, liveness_began_us, missing })
+    }
+
+    /// The run's beginning on the clock of threads.
+    fn began(&self) -> Instant {
+        Instant::now() - self.timer.monotonic()
+    }
+
+    fn context(&self, client: u32, dial: LinkDial) -> Context<LinkDial, SystemTimer> {
+        let counts = self.events.clone();
+        Context {
+            client: ClientId(client),
+            dial,
+            timer: self.timer,
+            began: Duration::ZERO,
+            began_wall_ms: self.began_wall_ms,
+            bootstrap: self.bootstrap.clone(),
+            topics: self.topics.clone(),
+            draws: Draws::new(self.plan.salt),
+            recorder: self.recorder.clone(),
+            phase: self.switch.phase(),
+            events: Rc::new(move |name| counts.add(name)),
+            client_mutant: None,
+        }
+    }
+}
+
+fn flatten(ended: Result<Result<(), WorkloadError>, tokio::task::JoinError>) -> Result<(), WorkloadError> {
+    match ended {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            // A client that panics is our bug, and ends the run as it would in a test.
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Ok(()),
+        },
+    }
+}
+
+fn now_us(timer: &SystemTimer) -> u64 {
+    u64::try_from(timer.monotonic().as_micros()).unwrap_or(u64::MAX)
+}
+
+impl Default for Counts {
+    fn default() -> Counts {
+        Counts(crate::driver::EVENTS.iter().map(|name| (*name, AtomicU64::new(0))).collect())
+    }
+}
+
+impl Counts {
+    fn add(&self, name: &'static str) {
+        if let Some(count) = self.0.get(name) {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&'static str, &AtomicU64)> {
+        self.0.iter().map(|(name, count)| (*name, count))
+    }
+}
+
+/// A client's network: what it would dial is reached over its own link.
+#[derive(Debug, Clone, Default)]
+struct LinkDial {
+    /// By the address that nodes tell to clients.
+    to: Rc<BTreeMap<String, String>>,
+}
+
+impl Dial for LinkDial {
+    type Stream = TcpStream;
+
+    async fn dial(&self, address: &str) -> io::Result<TcpStream> {
+        TcpDial.dial(self.to.get(address).map_or(address, String::as_str)).await
+    }
+}
+
+/// Longest wait for the topics.
+const TOPICS_BOUND: Duration = Duration::from_secs(60);
+/// Time-out of a request of the final reads and of topic creation.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Upper bound of an answer to a final read, in bytes.
+const FINAL_FETCH_BYTES: u32 = 1 << 20;
+/// How often the end of the safety phase is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Real systems need longer than simulated ones until they serve again.
+const LIVENESS_MIN: Duration = Duration::from_secs(60);

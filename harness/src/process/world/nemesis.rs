@@ -1,0 +1,276 @@
+//! The nemesis of the process world: a thread that lets the plan's faults strike real processes and links at their
+//! times, starts again what is due, and notices nodes that end by themselves. Start at `Nemesis::run`.
+//! A trigger at a named point becomes the time at which it was armed: a real process has no points to stop at.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use super::links::Links;
+use super::nodes::{Node, NodeError};
+use crate::history::Mark;
+use crate::plan::{Fault, FaultAction, LinkRule, Plan, Trigger};
+
+/// Whether a real process and its links can be made to suffer this, or what is missing.
+pub fn is_offered(action: &FaultAction) -> bool {
+    match action {
+        FaultAction::Kill { .. }
+        | FaultAction::KillSet { .. }
+        | FaultAction::Restart { .. }
+        | FaultAction::Pause { .. }
+        | FaultAction::Partition { .. } => true,
+        FaultAction::Link { only, .. } => only.is_none(),
+        FaultAction::PowerLoss { .. }
+        | FaultAction::PowerLossSet { .. }
+        | FaultAction::ClockSkew { .. }
+        | FaultAction::DiskError { .. }
+        | FaultAction::DiskFull { .. }
+        | FaultAction::DiskSlow { .. }
+        | FaultAction::BitFlip { .. } => false,
+    }
+}
+
+/// What the nemesis leaves.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    /// What struck and which nodes ended by themselves, in order of time.
+    pub(super) marks: Vec<Mark>,
+    /// Faults that had nothing to strike: the node was down.
+    pub(super) missed: u64,
+}
+
+pub(super) struct Nemesis {
+    faults: Vec<Fault>,
+    slots: Vec<Slot>,
+    links: Arc<Links>,
+    began: Instant,
+    timeline: BTreeMap<(Duration, u64), Deed>,
+    planned: u64,
+    is_quiet: Arc<AtomicBool>,
+    left: Left,
+}
+
+struct Slot {
+    node: Box<dyn Node>,
+    is_up: bool,
+    is_paused: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Deed {
+    Strike(u32),
+    Start(usize),
+    Resume(usize),
+    EndRule(u64),
+}
+
+impl Nemesis {
+    /// A nemesis over nodes that are up; `began` is the run's beginning, `is_quiet` tells when no fault is left.
+    pub(super) fn new(
+        plan: &Plan,
+        nodes: Vec<Box<dyn Node>>,
+        links: Arc<Links>,
+        began: Instant,
+        is_quiet: Arc<AtomicBool>,
+    ) -> Nemesis {
+        let slots = nodes.into_iter().map(|node| Slot { node, is_up: true, is_paused: false }).collect();
+        let faults = plan.faults.clone();
+        let (timeline, left) = (BTreeMap::new(), Left::default());
+        let mut nemesis = Nemesis { faults, slots, links, began, timeline, planned: 0, is_quiet, left };
+        for index in 0..nemesis.faults.len() {
+            let at_ms = match nemesis.faults[index].trigger {
+                Trigger::At { at_ms } => at_ms,
+                Trigger::Point { armed_ms, .. } => armed_ms,
+            };
+            nemesis.plan(Duration::from_millis(at_ms), Deed::Strike(index as u32));
+        }
+        nemesis
+    }
+
+    /// Until `heal` says that the liveness phase begins: then every rule ends and every node is up.
+    /// Gives the nodes back beside what happened.
+    pub(super) fn run(mut self, heal: &Receiver<()>) -> Result<(Vec<Box<dyn Node>>, Left), NodeError> {
+        loop {
+            self.advance()?;
+            let is_quiet = self.timeline.is_empty() && self.slots.iter().all(|slot| slot.is_up && !slot.is_paused);
+            self.is_quiet.store(is_quiet, Ordering::SeqCst);
+            let next = self.timeline.first_key_value().map_or(LOOK_EVERY, |((at, _), _)| {
+                at.saturating_sub(self.began.elapsed()).clamp(Duration::from_millis(1), LOOK_EVERY)
+            });
+            match heal.recv_timeout(next) {
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.heal()?;
+        Ok((self.slots.into_iter().map(|slot| slot.node).collect(), self.left))
+    }
+
+    fn heal(&mut self) -> Result<(), NodeError> {
+        self.links.end_rules();
+        self.note_exits()?;
+        for slot in &mut self.slots {
+            if slot.is_paused {
+                slot.node.resume()?;
+                slot.is_paused = false;
+            }
+            if !slot.is_up {
+                slot.node.start()?;
+                slot.is_up = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self) -> Result<(), NodeError> {
+        while let Some(first) = self.timeline.first_entry() {
+            if first.key().0 > self.began.elapsed() {
+                break;
+            }
+            match first.remove() {
+                Deed::Strike(fault) => self.strike(fault)?,
+                Deed::EndRule(rule) => self.links.end_rule(rule),
+                Deed::Start(node) => {
+                    let slot = &mut self.slots[node];
+                    if !slot.is_up {
+                        slot.node.start()?;
+                        slot.is_up = true;
+                    }
+                }
+                Deed::Resume(node) => {
+                    let slot = &mut self.slots[node];
+                    if slot.is_paused {
+                        slot.node.resume()?;
+                        slot.is_paused = false;
+                    }
+                }
+            }
+        }
+        self.note_exits()
+    }
+
+    /// A node that ended without being told to is the system's failure; it is started again.
+    fn note_exits(&mut self) -> Result<(), NodeError> {
+        for index in 0..self.slots.len() {
+            let slot = &mut self.slots[index];
+            if !slot.is_up {
+                continue;
+            }
+            if let Some(reason) = slot.node.exited()? {
+                slot.is_up = false;
+                let at_us = self.now_us();
+                self.left.marks.push(Mark::NodeExit { at_us, node: index as u32, reason, declared: false });
+                self.plan_after(RESTART_AFTER_EXIT, Deed::Start(index));
+            }
+        }
+        Ok(())
+    }
+
+    fn strike(&mut self, index: u32) -> Result<(), NodeError> {
+        let action = self.faults[index as usize].action.clone();
+        let is_struck = match &action {
+            FaultAction::Kill { node, restart_after_ms } => self.kill(*node, *restart_after_ms)?,
+            FaultAction::Restart { node, restart_after_ms } => self.stop(*node, *restart_after_ms)?,
+            FaultAction::Pause { node, duration_ms } => self.pause(*node, *duration_ms)?,
+            FaultAction::Link { from, to, rule, duration_ms, only: None } => {
+                let number = self.links.add_rule(*from, *to, *rule);
+                self.plan_after(Duration::from_millis(*duration_ms), Deed::EndRule(number));
+                true
+            }
+            FaultAction::KillSet { nodes, restart_after_ms, stagger_ms } => {
+                let mut is_struck = false;
+                for (index, node) in nodes.iter().enumerate() {
+                    is_struck |= self.kill(*node, restart_after_ms + stagger_ms * index as u64)?;
+                }
+                is_struck
+            }
+            FaultAction::Partition { cut, reset_after_ms, duration_ms, .. } => {
+                let rule = LinkRule::Cut { reset_after_ms: *reset_after_ms };
+                for link in cut {
+                    let number = self.links.add_rule(link.from, link.to, rule);
+                    self.plan_after(Duration::from_millis(*duration_ms), Deed::EndRule(number));
+                }
+                true
+            }
+            FaultAction::Link { only: Some(_), .. }
+            | FaultAction::PowerLoss { .. }
+            | FaultAction::PowerLossSet { .. }
+            | FaultAction::ClockSkew { .. }
+            | FaultAction::DiskError { .. }
+            | FaultAction::DiskFull { .. }
+            | FaultAction::DiskSlow { .. }
+            | FaultAction::BitFlip { .. } => {
+                unreachable!("faults that this world does not offer are taken from the plan before it runs")
+            }
+        };
+        if is_struck {
+            let (at_us, class) = (self.now_us(), action.class().to_owned());
+            self.left.marks.push(Mark::Fault { at_us, class, fault: index, nodes: action.nodes() });
+        } else {
+            self.left.missed += 1;
+        }
+        Ok(())
+    }
+
+    fn kill(&mut self, node: u32, restart_after_ms: u64) -> Result<bool, NodeError> {
+        let slot = &mut self.slots[node as usize];
+        if !slot.is_up {
+            return Ok(false);
+        }
+        slot.node.kill()?;
+        (slot.is_up, slot.is_paused) = (false, false);
+        self.plan_after(Duration::from_millis(restart_after_ms), Deed::Start(node as usize));
+        Ok(true)
+    }
+
+    /// A node that does not end in time is killed, and that is its failure.
+    fn stop(&mut self, node: u32, restart_after_ms: u64) -> Result<bool, NodeError> {
+        let slot = &mut self.slots[node as usize];
+        if !slot.is_up || slot.is_paused {
+            return Ok(false);
+        }
+        let stopped = slot.node.stop(STOPPING_MAX);
+        slot.is_up = false;
+        if let Err(error) = stopped {
+            slot.node.kill()?;
+            let at_us = self.now_us();
+            self.left.marks.push(Mark::NodeExit { at_us, node, reason: error.to_string(), declared: false });
+        }
+        self.plan_after(Duration::from_millis(restart_after_ms), Deed::Start(node as usize));
+        Ok(true)
+    }
+
+    fn pause(&mut self, node: u32, duration_ms: u64) -> Result<bool, NodeError> {
+        let slot = &mut self.slots[node as usize];
+        if !slot.is_up || slot.is_paused {
+            return Ok(false);
+        }
+        slot.node.pause()?;
+        slot.is_paused = true;
+        self.plan_after(Duration::from_millis(duration_ms), Deed::Resume(node as usize));
+        Ok(true)
+    }
+
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn plan_after(&mut self, after: Duration, deed: Deed) {
+        let at = self.began.elapsed() + after;
+        self.plan(at, deed);
+    }
+
+    fn plan(&mut self, at: Duration, deed: Deed) {
+        self.planned += 1;
+        self.timeline.insert((at, self.planned), deed);
+    }
+}
+
+/// How often the nemesis looks whether a node has ended by itself, at least.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Time until a node that ended by itself is started again.
+const RESTART_AFTER_EXIT: Duration = Duration::from_millis(500);
+/// Time that a node has for a clean stop.
+const STOPPING_MAX: Duration = Duration::from_secs(30);

@@ -1,0 +1,107 @@
+//! What the nemesis of the process world can do to a node, and the reference broker as such a node.
+//! Start at `Node`. Not here: external systems' nodes (`system`), and when things happen (`nemesis`).
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::super::{BrokerProcess, ProcessError, ProcessOptions};
+use crate::systems::SystemError;
+
+/// Why a node could not be made to do something.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// A process of ours.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// A process of an external system.
+    #[error(transparent)]
+    System(#[from] SystemError),
+    /// The node's address cannot be linked.
+    #[error("{name} listens on {address:?}, which is not an address and a port; links need one")]
+    NoAddress {
+        /// The system and the node.
+        name: String,
+        /// What was recorded.
+        address: String,
+    },
+}
+
+/// A node of a system under test: a process of its own.
+pub trait Node: Send {
+    /// Where its clients are told to connect.
+    fn address(&self) -> SocketAddr;
+    /// Starts the process; it may take a while until it serves.
+    fn start(&mut self) -> Result<(), NodeError>;
+    /// `kill -9`.
+    fn kill(&mut self) -> Result<(), NodeError>;
+    /// SIGTERM, and waits for the end at most so long; one that does not end is an error and still runs.
+    fn stop(&mut self, timeout: Duration) -> Result<(), NodeError>;
+    /// SIGSTOP.
+    fn pause(&mut self) -> Result<(), NodeError>;
+    /// SIGCONT.
+    fn resume(&mut self) -> Result<(), NodeError>;
+    /// How it ended by itself, if it has.
+    fn exited(&mut self) -> Result<Option<String>, NodeError>;
+}
+
+/// A node of the reference broker.
+#[derive(Debug)]
+pub struct ReferenceNode {
+    options: ProcessOptions,
+    address: SocketAddr,
+    process: Option<BrokerProcess>,
+}
+
+impl ReferenceNode {
+    /// A node that is not started; `options` without the address, which is added as `--listen`.
+    pub fn new(mut options: ProcessOptions, address: SocketAddr) -> ReferenceNode {
+        options.arguments.push(OsString::from("--listen"));
+        options.arguments.push(OsString::from(address.to_string()));
+        ReferenceNode { options, address, process: None }
+    }
+}
+
+impl Node for ReferenceNode {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn start(&mut self) -> Result<(), NodeError> {
+        self.process = None;
+        self.process = Some(BrokerProcess::start(&self.options)?);
+        Ok(())
+    }
+
+    fn kill(&mut self) -> Result<(), NodeError> {
+        match self.process.take() {
+            Some(mut process) => Ok(process.kill().map(drop)?),
+            None => Ok(()),
+        }
+    }
+
+    fn stop(&mut self, timeout: Duration) -> Result<(), NodeError> {
+        let Some(process) = &mut self.process else { return Ok(()) };
+        process.terminate(timeout)?;
+        self.process = None;
+        Ok(())
+    }
+
+    fn pause(&mut self) -> Result<(), NodeError> {
+        Ok(self.process.as_mut().map_or(Ok(()), BrokerProcess::pause)?)
+    }
+
+    fn resume(&mut self) -> Result<(), NodeError> {
+        Ok(self.process.as_mut().map_or(Ok(()), BrokerProcess::resume)?)
+    }
+
+    fn exited(&mut self) -> Result<Option<String>, NodeError> {
+        let Some(process) = &mut self.process else { return Ok(None) };
+        let Some(status) = process.exited()? else { return Ok(None) };
+        let last_words = process.recent_output();
+        self.process = None;
+        Ok(Some(format!("{status}: {}", last_words.lines().last().unwrap_or("it said nothing"))))
+    }
+}
