@@ -6,7 +6,7 @@ use mqassay_harness::measure::percentile::percentile;
 use mqassay_harness::measure::result::{METRICS, MetricRow, RatioRow};
 use mqassay_harness::measure::statistics::{median_interval, ratio_interval};
 
-use crate::block::{RateBlock, ThroughputBlock};
+use crate::block::{Cost, RateBlock, ThroughputBlock};
 
 /// The figures of one block, by metric.
 pub(crate) type Sample = BTreeMap<&'static str, f64>;
@@ -27,6 +27,9 @@ pub(crate) fn throughput_sample(block: &ThroughputBlock) -> Sample {
     put("broker_cpu_produce_ns_per_message", produce);
     put("broker_cpu_ns_per_message", produce.zip(consume).map(|(produce, consume)| produce + consume));
     put("broker_resident_bytes", block.cost.map(|cost| cost.resident_bytes));
+    let per_message = |total: fn(&Cost) -> f64| cost.map(|cost| total(&cost) / block.acknowledged as f64);
+    put("broker_context_switches_per_message", per_message(|cost| cost.context_switches));
+    put("broker_disk_bytes_per_message", per_message(|cost| cost.written_bytes));
     sample
 }
 

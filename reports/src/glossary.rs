@@ -59,6 +59,8 @@ const METRIC_TITLES: &[(&str, &str)] = &[
     ("broker_cpu_at_rate_ns_per_message", "Broker CPU at fixed rate"),
     ("records_per_batch", "Records per batch"),
     ("broker_resident_bytes", "Broker resident memory"),
+    ("broker_context_switches_per_message", "Broker context switches per message"),
+    ("broker_disk_bytes_per_message", "Broker bytes to disk per message"),
     ("end_to_end_p50_ns", "End-to-end latency, p50"),
     ("end_to_end_p99_ns", "End-to-end latency, p99"),
     ("end_to_end_p999_ns", "End-to-end latency, p99.9"),

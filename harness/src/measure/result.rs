@@ -158,6 +158,8 @@ pub const METRICS: &[(&str, &str, bool)] = &[
     ("broker_cpu_produce_ns_per_message", "ns", false),
     ("broker_cpu_at_rate_ns_per_message", "ns", false),
     ("broker_resident_bytes", "bytes", false),
+    ("broker_context_switches_per_message", "switches", false),
+    ("broker_disk_bytes_per_message", "bytes", false),
     ("broker_resident_bytes_per_queue", "bytes", false),
     ("broker_disk_bytes_per_queue", "bytes", false),
     ("broker_files", "files", false),
