@@ -90,6 +90,9 @@ impl Rule {
                 .ratios
                 .iter()
                 .find(|one| one.metric == metric && one.ratio_of == [over.clone(), self.system.clone()]);
+            if let Some(few) = direct.or(inverse).filter(|one| !one.has_interval()) {
+                return Err(format!("{} block pairs are too few to show a difference from {over}", few.pairs));
+            }
             return match (direct, inverse) {
                 (Some(one), _) => Ok([one.ratio, one.low, one.high]),
                 (None, Some(one)) => Ok([1.0 / one.ratio, 1.0 / one.high, 1.0 / one.low]),
@@ -170,6 +173,7 @@ mod tests {
             ratio: 0.5,
             low: 0.4,
             high: 0.8,
+            pairs: 6,
         };
         let point = |x, value| SweepPoint { x, value, low: value, high: value, records_per_batch: 1.0 };
         let sweep = Sweep {
@@ -211,5 +215,13 @@ mod tests {
         }
         assert!(rule("from = 64.0\nto = 4096.0").apply(&results).figure.contains("too many files"));
         assert!(rule("plan = \"c\"\nat_least = 1.0").apply(&results).figure.contains("not run"));
+    }
+
+    #[test]
+    fn too_few_pairs_decide_nothing() {
+        let mut measured = result("p", 1.0);
+        measured.ratios[0].pairs = 5;
+        let outcome = rule("over = \"rocketmq\"\nat_least = 1.2").apply(&[measured]);
+        assert_eq!(outcome.holds, None, "{}", outcome.figure);
     }
 }
