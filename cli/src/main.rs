@@ -19,6 +19,7 @@ mod junit;
 mod kafka_world;
 mod merge;
 mod mutants;
+mod outages;
 mod process_world;
 mod progress;
 mod relay;
