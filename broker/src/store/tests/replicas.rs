@@ -403,6 +403,35 @@ fn a_mark_of_a_new_leader_is_told_from_a_batch_of_the_leader_before() {
     });
 }
 
+/// A leader frees all that is confirmed, and is deposed before anyone has copied what it appended behind that. Nothing
+/// that it still has is the next leader's, and yet it must not forget how far it had come: it may be elected again.
+#[test]
+fn a_deposed_leader_that_freed_what_was_confirmed_is_cut_to_its_start() {
+    block_on(async {
+        let mut cluster = Cluster::new(Flush::Ack, Some(2048)).await;
+        cluster.append(1, 3, 174);
+        cluster.append(1, 3, 174);
+        cluster.catch_up().await;
+        let confirmed = cluster.confirmed;
+        cluster.lead(2);
+        for _ in 0..3 {
+            cluster.append(1, 3, 230);
+        }
+        cluster.rig(2).settle().await;
+        cluster.confirm();
+        cluster.step(Step::Retain).await;
+        assert_eq!(cluster.rig(2).log.start_position(), confirmed, "all that is confirmed is freed");
+        cluster.lead(0);
+        cluster.step(Step::Fetch { node: 2, bytes_max: 4000 }).await;
+        cluster.step(Step::Settle { node: 2 }).await;
+        let log = &cluster.rig(2).log;
+        assert_eq!((log.start_position(), log.end_position()), (confirmed, confirmed));
+        assert_eq!(log.log_end_offset(QueueId(1)), Offset(6), "its offsets go on");
+        let cluster = cluster.run(Vec::new()).await;
+        assert_eq!((cluster.restarts, cluster.truncations), (0, 1));
+    });
+}
+
 /// A batch that was cut may be sent again; one that was kept may not, wherever its producer finds the next leader.
 #[test]
 fn windows_of_producers_follow_truncation_and_restart() {
