@@ -6,7 +6,7 @@ use mqassay_harness::measure::percentile::percentile;
 use mqassay_harness::measure::result::{METRICS, MetricRow, RatioRow};
 use mqassay_harness::measure::statistics::{median_interval, ratio_interval};
 
-use crate::block::{RateBlock, ThroughputBlock};
+use crate::block::{Cost, RateBlock, ThroughputBlock};
 
 /// The figures of one block, by metric.
 pub(crate) type Sample = BTreeMap<&'static str, f64>;
@@ -27,6 +27,9 @@ pub(crate) fn throughput_sample(block: &ThroughputBlock) -> Sample {
     put("broker_cpu_produce_ns_per_message", produce);
     put("broker_cpu_ns_per_message", produce.zip(consume).map(|(produce, consume)| produce + consume));
     put("broker_resident_bytes", block.cost.map(|cost| cost.resident_bytes));
+    let per_message = |total: fn(&Cost) -> f64| cost.map(|cost| total(&cost) / block.acknowledged as f64);
+    put("broker_context_switches_per_message", per_message(|cost| cost.context_switches));
+    put("broker_disk_bytes_per_message", per_message(|cost| cost.written_bytes));
     sample
 }
 
@@ -74,8 +77,13 @@ pub(crate) fn rows(plan: &str, system: &str, samples: &[Sample]) -> Vec<MetricRo
 /// One ratio per metric that both systems have, from the pairs of blocks that stood side by side.
 pub(crate) fn ratios(plan: &str, first: (&str, &[Sample]), second: (&str, &[Sample])) -> Vec<RatioRow> {
     let ratio = |(index, (metric, _, _)): (usize, &(&'static str, &'static str, bool))| {
-        let pairs: Vec<(f64, f64)> =
-            first.1.iter().zip(second.1).filter_map(|(a, b)| Some((*a.get(metric)?, *b.get(metric)?))).collect();
+        let pairs: Vec<(f64, f64)> = first
+            .1
+            .iter()
+            .zip(second.1)
+            .filter_map(|(a, b)| Some((*a.get(metric)?, *b.get(metric)?)))
+            .filter(is_positive)
+            .collect();
         let interval = ratio_interval(&pairs, index as u64)?;
         Some(RatioRow {
             plan: plan.to_owned(),
@@ -84,6 +92,7 @@ pub(crate) fn ratios(plan: &str, first: (&str, &[Sample]), second: (&str, &[Samp
             ratio: interval.value,
             low: interval.low,
             high: interval.high,
+            pairs: pairs.len() as u32,
         })
     };
     METRICS.iter().enumerate().filter(|(_, metric)| !OF_THE_CLIENT.contains(&metric.0)).filter_map(ratio).collect()
@@ -91,6 +100,11 @@ pub(crate) fn ratios(plan: &str, first: (&str, &[Sample]), second: (&str, &[Samp
 
 /// What these say is about the client, and a ratio of them would compare nothing.
 const OF_THE_CLIENT: &[&str] = &["records_per_batch", "schedule_lag_p99_ns", "client_headroom"];
+
+/// Whether a pair carries a ratio.
+pub(crate) fn is_positive(pair: &(f64, f64)) -> bool {
+    pair.0 > 0.0 && pair.1 > 0.0
+}
 
 /// The order of `systems` in the `pair`-th round: A B, then B A, so that a steady drift favours neither.
 pub(crate) fn order(pair: u32, systems: usize) -> Vec<usize> {
@@ -123,7 +137,8 @@ mod tests {
         // The machine slows down threefold in the middle; the ratio does not notice.
         let found = ratios("p", ("a", &samples(&[90.0, 30.0, 32.0])), ("b", &samples(&[30.0, 10.0, 10.0])));
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].ratio_of, ["a", "b"]);
+        assert_eq!((found[0].ratio_of.clone(), found[0].pairs), (["a".to_owned(), "b".to_owned()], 3));
+        assert!(!found[0].has_interval());
         assert!((found[0].ratio - 3.0).abs() < 1e-9 && (found[0].high - 3.2).abs() < 1e-9, "{found:?}");
     }
 

@@ -9,7 +9,7 @@ use mqassay_harness::measure::percentile::latency_histogram;
 use mqassay_harness::measure::schedule::Schedule;
 use mqassay_harness::process::accounting::Usage;
 
-use crate::client::{self, Admin, Batching, Delivered, LoadProducer, NewRun, RunClock, client_error};
+use crate::driver::{self, Batching, ClientError, Delivered, Driver, LoadProducer, NewRun, RunClock, client_error};
 use crate::payload::{PayloadWriter, Stamp};
 use crate::plan::{LoadPlan, Rate};
 use crate::verify::{self, Reader, Verification};
@@ -51,6 +51,9 @@ pub(crate) struct Cost {
     /// 0 in an open-loop block, where produce and consume are one.
     pub(crate) consume_cpu_ns: f64,
     pub(crate) resident_bytes: f64,
+    /// Of the threads that were alive at the end.
+    pub(crate) context_switches: f64,
+    pub(crate) written_bytes: f64,
 }
 
 /// How an unthrottled block produces.
@@ -66,15 +69,14 @@ pub(crate) struct Unthrottled {
 
 /// Makes the topic of a block, measures on it, and deletes it again, also where the measurement failed.
 pub(crate) fn on_topic<Block>(
-    target: &SystemTarget,
     plan: &LoadPlan,
-    admin: &Admin,
+    driver: &dyn Driver,
     topic: &NewRun,
     measure: impl FnOnce() -> Result<Block, BenchError>,
 ) -> Result<Block, BenchError> {
-    admin.create(target, topic, plan.flush)?;
+    driver.create(topic, plan)?;
     let measured = measure();
-    let deleted = admin.delete(target, topic);
+    let deleted = driver.delete(topic);
     // The first thing that went wrong is the one to tell.
     let block = measured?;
     deleted?;
@@ -85,25 +87,27 @@ pub(crate) fn on_topic<Block>(
 pub(crate) fn throughput(
     target: &SystemTarget,
     plan: &LoadPlan,
-    admin: &Admin,
+    driver: &dyn Driver,
     topic: &NewRun,
     load: Unthrottled,
 ) -> Result<ThroughputBlock, BenchError> {
-    let producers = connect_producers(target, plan, topic, load.batching)?;
-    let touched = touch_queues(&producers, plan, topic, load).map_err(client_error(target, "touch every queue"))?;
+    let mut producers = connect_producers(driver, plan, topic, load.batching)?;
+    let touched = touch_queues(&mut producers, plan, topic, load).map_err(client_error(target, "touch every queue"))?;
     let before = usage_of(target)?;
     let start_ns = topic.clock.now_ns();
-    let send = |producer: LoadProducer, client: u32| send_unthrottled(producer, client, plan, topic, load, start_ns);
+    let send =
+        |producer: Box<dyn LoadProducer>, client: u32| send_unthrottled(producer, client, plan, topic, load, start_ns);
     let delivered = on_threads(target, producers, &send)?;
     let end_ns = delivered.iter().map(|delivered| delivered.last_ns).max().unwrap_or(start_ns);
     let between = usage_of(target)?;
 
-    let consumer = client::connect_consumer(target, topic)?;
-    let ends = admin.end_offsets(target, topic)?;
+    let mut consumer = driver.consumer(topic)?;
+    let ends = driver.end_offsets(topic, &delivered)?;
     let mut reader = Reader::new(topic.run, plan.record_bytes, topic.queues, plan.producers);
     let mut times = FirstAndLast::default();
     let clock = topic.clock;
-    let unread = client::consume(&consumer, &mut reader, &|| Some(ends.clone()), &mut |_| times.note(clock.now_ns()));
+    let unread =
+        driver::consume(consumer.as_mut(), &mut reader, &|| Some(ends.clone()), &mut |_| times.note(clock.now_ns()));
     let after = usage_of(target)?;
     drop(consumer);
 
@@ -129,14 +133,14 @@ pub(crate) fn throughput(
 pub(crate) fn rate(
     target: &SystemTarget,
     plan: &LoadPlan,
-    admin: &Admin,
+    driver: &dyn Driver,
     topic: &NewRun,
     load: Rate,
 ) -> Result<RateBlock, BenchError> {
     let batching =
         Batching { linger_ms: load.linger_ms, batch_bytes: load.batch_bytes, batch_records: BATCH_RECORDS_MAXIMUM };
-    let producers = connect_producers(target, plan, topic, batching)?;
-    let consumer = client::connect_consumer(target, topic)?;
+    let producers = connect_producers(driver, plan, topic, batching)?;
+    let mut consumer = driver.consumer(topic)?;
     let before = usage_of(target)?;
     let start_ns = topic.clock.now_ns();
     let counted_from_ns = start_ns + nanoseconds(load.lead_in_seconds);
@@ -144,16 +148,17 @@ pub(crate) fn rate(
     let mut latencies = Latencies::new(counted_from_ns);
     let mut reader = Reader::new(topic.run, plan.record_bytes, topic.queues, plan.producers);
     let (delivered, ends, unread) = std::thread::scope(|scope| {
-        let (clock, consumer, reader, latencies) = (topic.clock, &consumer, &mut reader, &mut latencies);
+        let (clock, consumer, reader, latencies) = (topic.clock, consumer.as_mut(), &mut reader, &mut latencies);
         let ends = || ends_known.get().cloned();
         let follow =
-            move || client::consume(consumer, reader, &ends, &mut |stamp| latencies.note(stamp, clock.now_ns()));
+            move || driver::consume(consumer, reader, &ends, &mut |stamp| latencies.note(stamp, clock.now_ns()));
         let follower = std::thread::Builder::new().name("consumer".to_owned()).spawn_scoped(scope, follow);
         let follower = follower.map_err(|source| BenchError::Io { action: "start the consumer's thread", source })?;
-        let send =
-            |producer: LoadProducer, client: u32| send_on_schedule(producer, client, plan, topic, load, start_ns);
+        let send = |producer: Box<dyn LoadProducer>, client: u32| {
+            send_on_schedule(producer, client, plan, topic, load, start_ns)
+        };
         let sent = on_threads(target, producers, &send)
-            .and_then(|delivered| Ok((delivered, admin.end_offsets(target, topic)?)));
+            .and_then(|delivered| driver.end_offsets(topic, &delivered).map(|ends| (delivered, ends)));
         // The follower must learn that it is over in any case, or the scope would never end.
         let ends = sent.as_ref().map_or_else(|_| vec![0; topic.queues as usize], |(_, ends)| ends.clone());
         ends_known.get_or_init(|| ends);
@@ -197,20 +202,20 @@ pub(crate) fn new_run(plan: &LoadPlan, target: &SystemTarget, number: u64, salt:
 }
 
 fn connect_producers(
-    target: &SystemTarget,
+    driver: &dyn Driver,
     plan: &LoadPlan,
     topic: &NewRun,
     batching: Batching,
-) -> Result<Vec<LoadProducer>, BenchError> {
-    (0..plan.producers).map(|client| LoadProducer::connect(target, plan, topic, batching, client)).collect()
+) -> Result<Vec<Box<dyn LoadProducer>>, BenchError> {
+    (0..plan.producers).map(|client| driver.producer(plan, topic, batching, client)).collect()
 }
 
-type Sending<'a> = dyn Fn(LoadProducer, u32) -> Result<Delivered, rdkafka::error::KafkaError> + Sync + 'a;
+type Sending<'a> = dyn Fn(Box<dyn LoadProducer>, u32) -> Result<Delivered, ClientError> + Sync + 'a;
 
 /// Runs each producer on a thread of its own until all have finished.
 fn on_threads(
     target: &SystemTarget,
-    producers: Vec<LoadProducer>,
+    producers: Vec<Box<dyn LoadProducer>>,
     send: &Sending<'_>,
 ) -> Result<Vec<Delivered>, BenchError> {
     std::thread::scope(|scope| {
@@ -231,15 +236,15 @@ fn on_threads(
 /// Sends one batch to every queue before the clock starts: a queue's first batch creates its files and its state, and a
 /// short block over many queues would measure little else. Gives how many records were acknowledged.
 fn touch_queues(
-    producers: &[LoadProducer],
+    producers: &mut [Box<dyn LoadProducer>],
     plan: &LoadPlan,
     topic: &NewRun,
     load: Unthrottled,
-) -> Result<u64, rdkafka::error::KafkaError> {
+) -> Result<u64, ClientError> {
     let mut writer = PayloadWriter::new(topic.run, plan.record_bytes);
     for queue in 0..load.queues {
         let client = queue % plan.producers;
-        let producer = &producers[client as usize];
+        let producer = &mut producers[client as usize];
         for _ in 0..load.run_length {
             let (sequence, now_ns) = (producer.next_sequence(queue), topic.clock.now_ns());
             let stamp = Stamp { client, queue, sequence, intended_ns: now_ns, sent_ns: now_ns };
@@ -247,17 +252,17 @@ fn touch_queues(
         }
         producer.serve();
     }
-    producers.iter().map(LoadProducer::settle).sum()
+    producers.iter_mut().map(|producer| producer.settle()).sum()
 }
 
 fn send_unthrottled(
-    producer: LoadProducer,
+    mut producer: Box<dyn LoadProducer>,
     client: u32,
     plan: &LoadPlan,
     topic: &NewRun,
     load: Unthrottled,
     start_ns: u64,
-) -> Result<Delivered, rdkafka::error::KafkaError> {
+) -> Result<Delivered, ClientError> {
     let mut writer = PayloadWriter::new(topic.run, plan.record_bytes);
     let records_maximum = load.records_maximum / u64::from(plan.producers);
     let deadline_ns = start_ns + nanoseconds(load.seconds);
@@ -282,13 +287,13 @@ fn send_unthrottled(
 }
 
 fn send_on_schedule(
-    producer: LoadProducer,
+    mut producer: Box<dyn LoadProducer>,
     client: u32,
     plan: &LoadPlan,
     topic: &NewRun,
     load: Rate,
     start_ns: u64,
-) -> Result<Delivered, rdkafka::error::KafkaError> {
+) -> Result<Delivered, ClientError> {
     let mut writer = PayloadWriter::new(topic.run, plan.record_bytes);
     let schedule = Schedule::new(load.records_per_second, u64::from(client), u64::from(plan.producers));
     let count = schedule.count_before_ns(nanoseconds(load.block_seconds));
@@ -365,13 +370,21 @@ fn failures(delivered: &[Delivered]) -> (u64, Option<String>) {
 }
 
 fn usage_of(target: &SystemTarget) -> Result<Option<Usage>, BenchError> {
+    let failed = |source| BenchError::Accounting { system: target.name.clone(), source };
     let Some(pid) = target.pid else { return Ok(None) };
-    Usage::of_process(pid).map(Some).map_err(|source| BenchError::Accounting { system: target.name.clone(), source })
+    let mut usage = Usage::of_process(pid).map_err(failed)?;
+    for pid in &target.more_pids {
+        usage = usage.and(&Usage::of_process(*pid).map_err(failed)?);
+    }
+    Ok(Some(usage))
 }
 
 fn cost_of(before: Option<Usage>, between: Option<Usage>, after: Option<Usage>) -> Option<Cost> {
     let (before, between, after) = (before?, between?, after?);
+    let whole = after.since(&before);
     Some(Cost {
+        context_switches: (whole.context_switches_voluntary + whole.context_switches_involuntary) as f64,
+        written_bytes: whole.storage_written_bytes as f64,
         produce_cpu_ns: between.since(&before).cpu.as_nanos() as f64,
         consume_cpu_ns: after.since(&between).cpu.as_nanos() as f64,
         resident_bytes: between.resident_bytes.max(after.resident_bytes) as f64,

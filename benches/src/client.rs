@@ -1,5 +1,5 @@
-//! librdkafka as the measuring client: how producers, consumers and the admin client are configured and driven.
-//! The same settings for every system. Not here: what a block is (`block`), and what its figures become (`assemble`).
+//! librdkafka as the driver of every broker that speaks Kafka's protocol: how producers, consumers and the admin client
+//! are configured. The same settings for each. Not here: the interface (`driver`), and what a block is (`block`).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,51 +16,15 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use serde::Deserialize;
 
+use crate::driver::{
+    Batching, ClientError, Delivered, Driver, LoadConsumer, LoadProducer, NewRun, PATIENCE, RunClock, SETTLE_PATIENCE,
+    client_error, lock,
+};
 use crate::plan::{Acks, Flush, LoadPlan};
-use crate::verify::{Ledger, Reader};
 use crate::{BenchError, SystemTarget};
 
-/// How the producers of a block batch.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Batching {
-    pub(crate) linger_ms: u32,
-    pub(crate) batch_bytes: u32,
-    pub(crate) batch_records: u32,
-}
-
-/// The clock that stamps records: nanoseconds since it was made.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RunClock(Instant);
-
-impl RunClock {
-    pub(crate) fn start() -> RunClock {
-        RunClock(Instant::now())
-    }
-
-    pub(crate) fn now_ns(&self) -> u64 {
-        u64::try_from(self.0.elapsed().as_nanos()).expect("584 years hold every run")
-    }
-}
-
-/// What delivery reports and statistics have told so far.
-#[derive(Debug)]
-pub(crate) struct Delivered {
-    pub(crate) ledger: Ledger,
-    pub(crate) last_ns: u64,
-    pub(crate) first_error: Option<String>,
-    batches: u64,
-    batched_records: u64,
-}
-
-impl Delivered {
-    /// Records per batch over the statistics' whole windows: (records, batches).
-    pub(crate) fn batched(&self) -> (u64, u64) {
-        (self.batched_records, self.batches)
-    }
-}
-
 /// One producer, served by the thread that sends.
-pub(crate) struct LoadProducer {
+struct KafkaProducer {
     producer: BaseProducer<DeliveryContext>,
     topic: String,
     delivered: Arc<Mutex<Delivered>>,
@@ -71,22 +35,16 @@ struct DeliveryContext {
     clock: RunClock,
 }
 
-impl LoadProducer {
+impl KafkaProducer {
     /// Connects, and learns the topic's leaders before the clock of a block starts.
-    pub(crate) fn connect(
+    fn connect(
         target: &SystemTarget,
         plan: &LoadPlan,
         topic: &NewRun,
         batching: Batching,
         client: u32,
-    ) -> Result<LoadProducer, BenchError> {
-        let delivered = Delivered {
-            ledger: Ledger::new(client, topic.queues),
-            last_ns: 0,
-            first_error: None,
-            batches: 0,
-            batched_records: 0,
-        };
+    ) -> Result<KafkaProducer, BenchError> {
+        let delivered = Delivered::new(client, topic.queues);
         let delivered = Arc::new(Mutex::new(delivered));
         let context = DeliveryContext { delivered: Arc::clone(&delivered), clock: topic.clock };
         let mut config = base_config(target);
@@ -99,20 +57,20 @@ impl LoadProducer {
             .set("queue.buffering.max.messages", QUEUED_RECORDS_MAXIMUM.to_string())
             .set("queue.buffering.max.kbytes", "131072")
             .set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
-        let failed = client_error(target, "create a producer");
+        let failed = kafka_error(target, "create a producer");
         let producer = BaseProducer::from_config_and_context(&config, context).map_err(failed)?;
-        let failed = client_error(target, "ask for the topic's leaders");
+        let failed = kafka_error(target, "ask for the topic's leaders");
         producer.client().fetch_metadata(Some(&topic.name), PATIENCE).map_err(failed)?;
-        Ok(LoadProducer { producer, topic: topic.name.clone(), delivered })
+        Ok(KafkaProducer { producer, topic: topic.name.clone(), delivered })
     }
+}
 
-    /// The next sequence number of a queue, noted as sent.
-    pub(crate) fn next_sequence(&self, queue: u32) -> u64 {
+impl LoadProducer for KafkaProducer {
+    fn next_sequence(&mut self, queue: u32) -> u64 {
         lock(&self.delivered).ledger.send(queue)
     }
 
-    /// Hands a record over, waiting while the client's buffer is full; gives up after a long wait or on another error.
-    pub(crate) fn send(&self, queue: u32, sequence: u64, payload: &[u8]) -> Result<(), KafkaError> {
+    fn send(&mut self, queue: u32, sequence: u64, payload: &[u8]) -> Result<(), ClientError> {
         let partition = i32::try_from(queue).expect("the plan bounds the queues");
         let opaque = usize::try_from(sequence).expect("sequence numbers fit a 64-bit word");
         let mut record =
@@ -129,28 +87,26 @@ impl LoadProducer {
                 }
                 Err((error, _)) => {
                     lock(&self.delivered).ledger.take_back(queue);
-                    return Err(error);
+                    return Err(error.into());
                 }
             }
         }
     }
 
-    /// Waits until everything handed over so far has its outcome, and gives how many records were acknowledged.
-    pub(crate) fn settle(&self) -> Result<u64, KafkaError> {
+    fn settle(&mut self) -> Result<u64, ClientError> {
         self.producer.flush(SETTLE_PATIENCE)?;
         Ok(lock(&self.delivered).ledger.acknowledged())
     }
 
-    /// Serves delivery reports that are there, without waiting.
-    pub(crate) fn serve(&self) {
+    fn serve(&mut self) {
         self.producer.poll(Duration::ZERO);
     }
 
-    /// Waits until everything handed over has its outcome, and gives what was delivered.
-    pub(crate) fn finish(self) -> Result<Delivered, KafkaError> {
-        self.producer.flush(SETTLE_PATIENCE)?;
-        drop(self.producer);
-        let delivered = Arc::into_inner(self.delivered).expect("the producer held the only other reference");
+    fn finish(self: Box<Self>) -> Result<Delivered, ClientError> {
+        let KafkaProducer { producer, delivered, .. } = *self;
+        producer.flush(SETTLE_PATIENCE)?;
+        drop(producer);
+        let delivered = Arc::into_inner(delivered).expect("the producer held the only other reference");
         Ok(delivered.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -188,17 +144,8 @@ impl ProducerContext for DeliveryContext {
     }
 }
 
-/// A topic made for one block, and what its records bear.
-#[derive(Debug, Clone)]
-pub(crate) struct NewRun {
-    pub(crate) name: String,
-    pub(crate) run: u64,
-    pub(crate) queues: u32,
-    pub(crate) clock: RunClock,
-}
-
 /// A consumer that reads all queues of the topic from the first offset.
-pub(crate) fn connect_consumer(target: &SystemTarget, topic: &NewRun) -> Result<BaseConsumer, BenchError> {
+fn connect_consumer(target: &SystemTarget, topic: &NewRun) -> Result<BaseConsumer, BenchError> {
     let mut config = base_config(target);
     config
         // The library assigns queues only to a member of a group. A static member does not tell the coordinator when it
@@ -212,110 +159,54 @@ pub(crate) fn connect_consumer(target: &SystemTarget, topic: &NewRun) -> Result<
         .set("queued.min.messages", "1000000")
         .set("fetch.queue.backoff.ms", "1")
         .set("queued.max.messages.kbytes", "65536");
-    let consumer: BaseConsumer = config.create().map_err(client_error(target, "create a consumer"))?;
+    let consumer: BaseConsumer = config.create().map_err(kafka_error(target, "create a consumer"))?;
     let mut assignment = TopicPartitionList::with_capacity(topic.queues as usize);
     for queue in 0..topic.queues {
         let partition = i32::try_from(queue).expect("the plan bounds the queues");
         let added = assignment.add_partition_offset(&topic.name, partition, Offset::Offset(0));
-        added.map_err(client_error(target, "name the queues to read"))?;
+        added.map_err(kafka_error(target, "name the queues to read"))?;
     }
-    consumer.assign(&assignment).map_err(client_error(target, "assign the queues"))?;
+    consumer.assign(&assignment).map_err(kafka_error(target, "assign the queues"))?;
     Ok(consumer)
 }
 
-/// Polls until `ends` are known and reached. `on_record` gets each sound record with the time it was polled at.
-/// Gives why reading stopped before the end, if it did.
-pub(crate) fn consume(
-    consumer: &BaseConsumer,
-    reader: &mut Reader,
-    ends: &dyn Fn() -> Option<Vec<i64>>,
-    on_record: &mut dyn FnMut(crate::payload::Stamp),
-) -> Option<String> {
-    let mut known_ends = None;
-    let mut last_progress = Instant::now();
-    let mut polled: u64 = 0;
-    loop {
-        if known_ends.is_none() {
-            known_ends = ends();
-        }
-        // The comparison walks all queues, so it is made seldom while records flow.
-        if polled.is_multiple_of(64) && known_ends.as_ref().is_some_and(|ends| reader.has_reached(ends)) {
-            return None;
-        }
-        match consumer.poll(Duration::from_millis(10)) {
+struct KafkaConsumer(BaseConsumer);
+
+impl LoadConsumer for KafkaConsumer {
+    fn poll(&mut self, on_record: &mut dyn FnMut(u32, i64, &[u8])) -> Result<u64, String> {
+        match self.0.poll(Duration::from_millis(10)) {
             Some(Ok(message)) => {
-                polled += 1;
-                last_progress = Instant::now();
                 let queue = u32::try_from(message.partition()).expect("only queues from 0 up are assigned");
-                if let Some(stamp) = reader.read(queue, message.offset(), message.payload().unwrap_or_default()) {
-                    on_record(stamp);
-                }
+                on_record(queue, message.offset(), message.payload().unwrap_or_default());
+                Ok(1)
             }
-            Some(Err(error)) if last_progress.elapsed() > PATIENCE => {
-                return Some(format!("the consumer meets: {error}"));
-            }
-            Some(Err(_)) => {}
-            None => {
-                polled = 0;
-                if known_ends.is_some() && last_progress.elapsed() > IDLE_PATIENCE {
-                    let seconds = IDLE_PATIENCE.as_secs();
-                    return Some(format!("the consumer saw nothing for {seconds} s before the end offsets"));
-                }
-            }
+            Some(Err(error)) => Err(error.to_string()),
+            None => Ok(0),
         }
     }
 }
 
-/// Makes and deletes topics; one for each system.
-pub(crate) struct Admin {
+/// A broker that speaks Kafka's protocol.
+pub(crate) struct KafkaDriver {
+    target: SystemTarget,
     client: AdminClient<DefaultClientContext>,
     runtime: tokio::runtime::Runtime,
 }
 
-impl Admin {
-    pub(crate) fn connect(target: &SystemTarget) -> Result<Admin, BenchError> {
-        let client = base_config(target).create().map_err(client_error(target, "create an admin client"))?;
+impl KafkaDriver {
+    pub(crate) fn connect(target: &SystemTarget) -> Result<KafkaDriver, BenchError> {
+        let client = base_config(target).create().map_err(kafka_error(target, "create an admin client"))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime =
             runtime.map_err(|source| BenchError::Io { action: "start the admin client's runtime", source })?;
-        Ok(Admin { client, runtime })
+        Ok(KafkaDriver { target: target.clone(), client, runtime })
     }
 
-    /// Creates the topic with the plan's durability and waits until every queue has a leader.
-    pub(crate) fn create(&self, target: &SystemTarget, topic: &NewRun, flush: Flush) -> Result<(), BenchError> {
-        let queues = i32::try_from(topic.queues).expect("the plan bounds the queues");
-        let mut settings: BTreeMap<String, String> = target.topic_settings.clone();
-        if flush == Flush::Ack && !target.is_reference() {
-            settings.insert("flush.messages".to_owned(), "1".to_owned());
-        }
-        let mut new = NewTopic::new(&topic.name, queues, TopicReplication::Fixed(1));
-        for (name, value) in &settings {
-            new = new.set(name, value);
-        }
-        let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
-        let failed = client_error(target, "create a topic");
-        let results = self.runtime.block_on(self.client.create_topics([&new], &options)).map_err(failed)?;
-        if let Some(Err((_, code))) = results.into_iter().next() {
-            return Err(client_error(target, "create a topic")(KafkaError::AdminOp(code)));
-        }
-        self.wait_for_leaders(target, topic)
-    }
-
-    /// The end offset of every queue, as the broker reports it. Asked on a connection of its own: on the consumer's, each
-    /// question would stand behind a fetch that waits for more.
-    pub(crate) fn end_offsets(&self, target: &SystemTarget, topic: &NewRun) -> Result<Vec<i64>, BenchError> {
-        let end = |queue: u32| {
-            let partition = i32::try_from(queue).expect("the plan bounds the queues");
-            self.client.inner().fetch_watermarks(&topic.name, partition, PATIENCE).map(|(_, high)| high)
-        };
-        let ends: Result<Vec<i64>, KafkaError> = (0..topic.queues).map(end).collect();
-        ends.map_err(client_error(target, "ask for end offsets"))
-    }
-
-    fn wait_for_leaders(&self, target: &SystemTarget, topic: &NewRun) -> Result<(), BenchError> {
+    fn wait_for_leaders(&self, topic: &NewRun) -> Result<(), BenchError> {
+        let target = &self.target;
         let start = Instant::now();
         loop {
-            let failed = client_error(target, "wait for the topic's leaders");
+            let failed = kafka_error(target, "wait for the topic's leaders");
             let metadata = self.client.inner().fetch_metadata(Some(&topic.name), PATIENCE).map_err(failed)?;
             let partitions = metadata.topics().first().map(|topic| topic.partitions()).unwrap_or_default();
             let led = partitions.iter().filter(|partition| partition.leader() >= 0 && partition.error().is_none());
@@ -329,22 +220,68 @@ impl Admin {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
 
-    /// Deletes a topic whose records have been judged.
-    pub(crate) fn delete(&self, target: &SystemTarget, topic: &NewRun) -> Result<(), BenchError> {
+impl Driver for KafkaDriver {
+    fn create(&self, topic: &NewRun, plan: &LoadPlan) -> Result<(), BenchError> {
+        let target = &self.target;
+        let queues = i32::try_from(topic.queues).expect("the plan bounds the queues");
+        let mut settings: BTreeMap<String, String> = target.topic_settings.clone();
+        if plan.flush == Flush::Ack && !target.is_reference() {
+            settings.insert("flush.messages".to_owned(), "1".to_owned());
+        }
+        let mut new = NewTopic::new(&topic.name, queues, TopicReplication::Fixed(1));
+        for (name, value) in &settings {
+            new = new.set(name, value);
+        }
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
+        let failed = kafka_error(target, "create a topic");
+        let results = self.runtime.block_on(self.client.create_topics([&new], &options)).map_err(failed)?;
+        if let Some(Err((_, code))) = results.into_iter().next() {
+            return Err(kafka_error(target, "create a topic")(KafkaError::AdminOp(code)));
+        }
+        self.wait_for_leaders(topic)
+    }
+
+    /// Asked on a connection of its own: on the consumer's, each
+    /// question would stand behind a fetch that waits for more.
+    fn end_offsets(&self, topic: &NewRun, _delivered: &[Delivered]) -> Result<Vec<i64>, BenchError> {
+        let end = |queue: u32| {
+            let partition = i32::try_from(queue).expect("the plan bounds the queues");
+            self.client.inner().fetch_watermarks(&topic.name, partition, PATIENCE).map(|(_, high)| high)
+        };
+        let ends: Result<Vec<i64>, KafkaError> = (0..topic.queues).map(end).collect();
+        ends.map_err(kafka_error(&self.target, "ask for end offsets"))
+    }
+
+    fn delete(&self, topic: &NewRun) -> Result<(), BenchError> {
+        let target = &self.target;
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
         let results = self.runtime.block_on(self.client.delete_topics(&[&topic.name], &options));
-        let results = results.map_err(client_error(target, "delete a topic"))?;
+        let results = results.map_err(kafka_error(target, "delete a topic"))?;
         match results.into_iter().next() {
-            Some(Err((_, code))) => Err(client_error(target, "delete a topic")(KafkaError::AdminOp(code))),
+            Some(Err((_, code))) => Err(kafka_error(target, "delete a topic")(KafkaError::AdminOp(code))),
             _ => Ok(()),
         }
     }
-}
 
-/// The client library's version.
-pub(crate) fn library_version() -> String {
-    format!("librdkafka {}", rdkafka::util::get_rdkafka_version().1)
+    fn producer(
+        &self,
+        plan: &LoadPlan,
+        topic: &NewRun,
+        batching: Batching,
+        client: u32,
+    ) -> Result<Box<dyn LoadProducer>, BenchError> {
+        Ok(Box::new(KafkaProducer::connect(&self.target, plan, topic, batching, client)?))
+    }
+
+    fn consumer(&self, topic: &NewRun) -> Result<Box<dyn LoadConsumer>, BenchError> {
+        Ok(Box::new(KafkaConsumer(connect_consumer(&self.target, topic)?)))
+    }
+
+    fn library(&self) -> String {
+        format!("librdkafka {}", rdkafka::util::get_rdkafka_version().1)
+    }
 }
 
 fn base_config(target: &SystemTarget) -> ClientConfig {
@@ -355,25 +292,18 @@ fn base_config(target: &SystemTarget) -> ClientConfig {
         .set("broker.address.family", "v4")
         .set("socket.nagle.disable", "true")
         .set("topic.metadata.refresh.interval.ms", "-1");
+    // What the user passes through comes last, so that it wins: their cluster may need its security settings.
+    for (name, value) in &target.client_settings {
+        config.set(name, value);
+    }
     config
 }
 
-pub(crate) fn client_error(target: &SystemTarget, action: &'static str) -> impl FnOnce(KafkaError) -> BenchError {
-    let system = target.name.clone();
-    move |source| BenchError::Client { system, action, source }
+fn kafka_error(target: &SystemTarget, action: &'static str) -> impl FnOnce(KafkaError) -> BenchError {
+    let failed = client_error(target, action);
+    move |source| failed(ClientError::Kafka(source))
 }
 
-/// A poisoned lock only means that another thread's panic is on its way; its counts are still counts.
-fn lock(delivered: &Mutex<Delivered>) -> std::sync::MutexGuard<'_, Delivered> {
-    delivered.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// How long one step may take before the run gives up.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-/// How long what a producer holds may take to be acknowledged.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
-/// How long a consumer that knows where the end is may see nothing before it gives up.
-const IDLE_PATIENCE: Duration = Duration::from_secs(5);
 const QUEUED_RECORDS_MAXIMUM: u32 = 200_000;
 const STATISTICS_INTERVAL_MS: &str = "400";
 

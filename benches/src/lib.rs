@@ -1,15 +1,18 @@
-//! Load on brokers and what it costs: plans, librdkafka as the client, verified blocks, figures with intervals.
+//! Load on brokers and what it costs: plans, drivers over client libraries, verified blocks, figures with intervals.
 //! Start at `run`; `plan` says what is run, `prepare` starts or finds the systems, `block` is one measurement.
 //! Not here: statistics and process accounting (the harness), charts (reports), any code of the reference broker.
 
+mod amqp;
 mod assemble;
 mod block;
 mod client;
+mod driver;
 pub mod fake;
 pub mod payload;
 pub mod plan;
 pub mod prepare;
 pub mod raw;
+mod rocketmq;
 mod session;
 pub mod verify;
 
@@ -20,6 +23,7 @@ use mqassay_harness::measure::result::BenchResult;
 use mqassay_harness::process::accounting::AccountingError;
 use thiserror::Error;
 
+pub use crate::driver::ClientError;
 use crate::plan::LoadPlan;
 
 /// A system to be measured: a running broker.
@@ -31,8 +35,14 @@ pub struct SystemTarget {
     pub version: String,
     /// Address for clients, host and port.
     pub bootstrap: String,
+    /// How it is spoken to.
+    pub protocol: Protocol,
     /// Its process, where it runs on this machine: without it there are no figures of CPU and memory.
     pub pid: Option<u32>,
+    /// Its further brokers, whose use counts with the first's.
+    pub more_pids: Vec<u32>,
+    /// Settings of the client library that the user passes through.
+    pub client_settings: BTreeMap<String, String>,
     /// Its durability class as configured: memory, page cache, fsync before ack, replicated.
     pub durability: String,
     /// Settings of the topics made on it, beside the plan's.
@@ -43,6 +53,42 @@ pub struct SystemTarget {
     pub restart: Option<Restart>,
     /// Settings worth a line in the manifest.
     pub settings: BTreeMap<String, String>,
+}
+
+/// How a system is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Protocol {
+    /// Kafka's protocol, through librdkafka.
+    Kafka,
+    /// RabbitMQ, through lapin.
+    Amqp {
+        /// The type of its queues.
+        queue_type: QueueType,
+    },
+    /// RocketMQ, through its own Java client in child processes.
+    Rocketmq {
+        /// Its jars and the compiled client.
+        class_path: String,
+    },
+}
+
+/// RabbitMQ's queue types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueType {
+    /// On one node.
+    Classic,
+    /// Replicated by Raft, also on one node.
+    Quorum,
+}
+
+impl QueueType {
+    /// RabbitMQ's word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            QueueType::Classic => "classic",
+            QueueType::Quorum => "quorum",
+        }
+    }
 }
 
 /// How a system that was killed is started again on the same data.
@@ -96,7 +142,7 @@ pub enum BenchError {
         /// What was tried.
         action: &'static str,
         /// The library's error.
-        source: rdkafka::error::KafkaError,
+        source: ClientError,
     },
     /// The raw driver met an error.
     #[error("{system}: cannot {action}: {source}")]
@@ -144,7 +190,9 @@ pub enum BenchError {
         system: String,
     },
     /// A name that no system has.
-    #[error("no system is called {name:?}; there is: reference, reference-shared, reference-partitioned, kafka")]
+    #[error(
+        "no system is called {name:?}; there is: reference, reference-shared, reference-partitioned, kafka, rocketmq, rabbitmq, rabbitmq-quorum"
+    )]
     UnknownSystem {
         /// The name.
         name: String,

@@ -192,7 +192,7 @@ impl LoadPlan {
     }
 
     /// Whether blocks of the raw driver are asked for.
-    fn has_raw_sections(&self) -> bool {
+    pub(crate) fn has_raw_sections(&self) -> bool {
         let others = self.idle.is_some() || self.recovery.is_some() || self.bounds.is_some();
         self.raw.is_some() || self.scale.is_some() || others
     }
@@ -302,6 +302,12 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("compare", include_str!("../plans/compare.toml")),
     ("queues", include_str!("../plans/queues.toml")),
     ("queues-quick", include_str!("../plans/queues-quick.toml")),
+    ("claim-one-consumer", include_str!("../plans/claim-one-consumer.toml")),
+    ("claim-throughput", include_str!("../plans/claim-throughput.toml")),
+    ("claim-batched", include_str!("../plans/claim-batched.toml")),
+    ("claim-single", include_str!("../plans/claim-single.toml")),
+    ("claim-queues", include_str!("../plans/claim-queues.toml")),
+    ("claim-latency", include_str!("../plans/claim-latency.toml")),
     ("m1", include_str!("../plans/m1.toml")),
     ("m2", include_str!("../plans/m2.toml")),
     ("m3", include_str!("../plans/m3.toml")),

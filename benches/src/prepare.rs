@@ -1,4 +1,4 @@
-//! From names to running systems: the reference broker as a child process of its own, Kafka as `systems up` left it.
+//! From names to running systems: the reference broker as a child process of its own, others as `systems up` left them.
 //! What is not there is said and left out, so that a comparison runs on the systems that are.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::plan::{Flush, LoadPlan};
 use crate::raw::plan::{RELAY, RawLoad};
-use crate::{BenchError, Restart, SystemTarget};
+use crate::{BenchError, Protocol, QueueType, Restart, SystemTarget};
 
 /// The systems of a run. Dropping it ends the reference brokers and removes their data; external systems run on.
 #[derive(Debug)]
@@ -51,12 +51,17 @@ pub fn prepare(
                 prepared.targets.push(broker.target(name, plan.flush));
                 prepared.brokers.push(broker);
             }
-            "kafka" => match systems::status(name, &systems::Options::from_environment()?) {
-                Ok(running) => prepared.targets.push(kafka_target(&running, plan.flush)),
-                Err(error @ (SystemError::NotRunning { .. } | SystemError::Unhealthy { .. })) => {
-                    prepared.missing.push((name.clone(), error.to_string()));
+            _ if external(name).is_some() => match systems::status(&external(name).unwrap_or_default(), &options()?) {
+                Ok(running) => {
+                    let target = external_target(name, &running, plan.flush);
+                    match plan.has_raw_sections() && target.protocol != Protocol::Kafka {
+                        true => prepared.missing.push((name.clone(), RAW_NEEDS_KAFKA.to_owned())),
+                        false => prepared.targets.push(target),
+                    }
                 }
-                Err(error) => return Err(error.into()),
+                Err(SystemError::Unknown { .. }) => return Err(BenchError::UnknownSystem { name: name.clone() }),
+                // Not there, or there and not answering: the others can be measured all the same.
+                Err(error) => prepared.missing.push((name.clone(), error.to_string())),
             },
             _ => return Err(BenchError::UnknownSystem { name: name.clone() }),
         }
@@ -69,17 +74,70 @@ pub fn prepare(
     Ok(prepared)
 }
 
-fn kafka_target(running: &Running, flush: Flush) -> SystemTarget {
+const RAW_NEEDS_KAFKA: &str =
+    "this plan's raw driver speaks Kafka's protocol only; measure it with a plan such as compare";
+
+fn options() -> Result<systems::Options, BenchError> {
+    Ok(systems::Options::from_environment()?)
+}
+
+/// What `systems up` calls the system that this name measures.
+fn external(name: &str) -> Option<String> {
+    let system = name.split('@').next().unwrap_or(name);
+    match system {
+        "kafka" | "rocketmq" | "rabbitmq" => Some(name.to_owned()),
+        "rabbitmq-quorum" => Some("rabbitmq".to_owned()),
+        _ => None,
+    }
+}
+
+fn external_target(name: &str, running: &Running, flush: Flush) -> SystemTarget {
+    let pids = running.broker_pids();
+    let (protocol, durability) = match running.system() {
+        "rabbitmq" => {
+            let is_quorum = name.starts_with("rabbitmq-quorum");
+            let queue_type = if is_quorum { QueueType::Quorum } else { QueueType::Classic };
+            // A persistent message is confirmed when it is on disk, whatever the plan would have.
+            (Protocol::Amqp { queue_type }, Flush::Ack)
+        }
+        "rocketmq" => {
+            let is_sync = running.settings.get("flushDiskType").is_some_and(|value| value == "SYNC_FLUSH");
+            let class_path = running.class_path.clone().unwrap_or_default();
+            (Protocol::Rocketmq { class_path }, if is_sync { Flush::Ack } else { Flush::Os })
+        }
+        _ => (Protocol::Kafka, flush),
+    };
     SystemTarget {
-        name: running.name.clone(),
+        name: name.to_owned(),
         version: running.version.clone(),
         bootstrap: running.bootstrap.clone(),
-        pid: running.broker_pids().first().copied(),
-        durability: flush.durability().to_owned(),
+        protocol,
+        pid: pids.first().copied(),
+        more_pids: pids.iter().skip(1).copied().collect(),
+        client_settings: BTreeMap::new(),
+        durability: durability.durability().to_owned(),
         topic_settings: BTreeMap::new(),
         data_dir: Some(running.data_dir.clone()),
         restart: Some(Restart::Provisioned),
         settings: running.settings.clone(),
+    }
+}
+
+/// A cluster of the user's own that speaks Kafka's protocol, under the name `cluster`.
+pub fn cluster_target(bootstrap: &str, client_settings: BTreeMap<String, String>, flush: Flush) -> SystemTarget {
+    SystemTarget {
+        name: "cluster".to_owned(),
+        version: "unknown".to_owned(),
+        bootstrap: bootstrap.to_owned(),
+        protocol: Protocol::Kafka,
+        pid: None,
+        more_pids: Vec::new(),
+        client_settings,
+        durability: flush.durability().to_owned(),
+        topic_settings: BTreeMap::new(),
+        data_dir: None,
+        restart: None,
+        settings: BTreeMap::new(),
     }
 }
 
@@ -97,10 +155,13 @@ pub(crate) fn restart(target: &SystemTarget) -> Result<(SystemTarget, Option<Ref
         (Some(Restart::Provisioned), _) => {
             let mut options = systems::Options::from_environment()?;
             options.settings.clone_from(&target.settings);
+            options.nodes = 1 + target.more_pids.len() as u32;
             options.patience = RESTART_PATIENCE;
-            let running = systems::up(&target.name, &options)?;
-            let (bootstrap, pid) = (running.bootstrap.clone(), running.broker_pids().first().copied());
-            Ok((SystemTarget { bootstrap, pid, ..target.clone() }, None))
+            let name = external(&target.name).unwrap_or_else(|| target.name.clone());
+            let running = systems::up(&name, &options)?;
+            let pids = running.broker_pids();
+            let (pid, more_pids) = (pids.first().copied(), pids.iter().skip(1).copied().collect());
+            Ok((SystemTarget { bootstrap: running.bootstrap.clone(), pid, more_pids, ..target.clone() }, None))
         }
         _ => Err(BenchError::NoRestart { system: target.name.clone() }),
     }
@@ -191,7 +252,10 @@ impl ReferenceBroker {
             name: name.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             bootstrap: self.bootstrap.clone(),
+            protocol: Protocol::Kafka,
             pid: Some(self.child.id()),
+            more_pids: Vec::new(),
+            client_settings: BTreeMap::new(),
             durability: flush.durability().to_owned(),
             topic_settings: BTreeMap::new(),
             data_dir: Some(self.data.clone()),

@@ -12,8 +12,8 @@ use mqassay_harness::measure::statistics::{Interval, median_interval};
 use mqassay_harness::measure::{manifest, steady};
 
 use crate::assemble::{self, Sample};
-use crate::block::{self, BATCH_RECORDS_MAXIMUM, ThroughputBlock, Unthrottled};
-use crate::client::{self, Admin, Batching};
+use crate::block::{self, BATCH_RECORDS_MAXIMUM, RateBlock, ThroughputBlock, Unthrottled};
+use crate::driver::{self, Batching, Driver, NewRun};
 use crate::fake::FakeBroker;
 use crate::plan::{LoadPlan, QueueSweep, Rate, Throughput, WarmUp};
 use crate::verify::Verification;
@@ -32,13 +32,13 @@ pub(crate) fn run(
     let meter = meter.map_err(|source| BenchError::Io { action: "start the hiccup meter", source })?;
     let mut session = Session::new(plan, systems, progress)?;
     if let Some(warm_up) = plan.warm_up.filter(|_| plan.has_library_sections()) {
-        session.warm_up(warm_up)?;
+        session.warm_up(warm_up);
     }
     if let Some(load) = plan.throughput {
         session.throughput(load)?;
     }
     if let Some(load) = plan.rate {
-        session.rate(load)?;
+        session.rate(load);
     }
     if let Some(sweep) = &plan.sweep {
         session.sweep(sweep)?;
@@ -65,7 +65,9 @@ pub(crate) fn run(
 pub(crate) struct Session<'a> {
     pub(crate) plan: &'a LoadPlan,
     pub(crate) systems: &'a [SystemTarget],
-    admins: Vec<Admin>,
+    drivers: Vec<Option<Box<dyn Driver>>>,
+    /// Why a system was left out from some block on.
+    dropped: Vec<Option<String>>,
     progress: &'a dyn Fn(Progress),
     salt: u64,
     blocks_done: u32,
@@ -88,8 +90,23 @@ impl<'a> Session<'a> {
         systems: &'a [SystemTarget],
         progress: &'a dyn Fn(Progress),
     ) -> Result<Session<'a>, BenchError> {
-        let library_systems = if plan.has_library_sections() { systems } else { &[] };
-        let admins = library_systems.iter().map(Admin::connect).collect::<Result<Vec<Admin>, BenchError>>()?;
+        let mut drivers = Vec::new();
+        let mut dropped = Vec::new();
+        for system in systems {
+            // Only the library's sections connect here; the raw driver connects block by block.
+            if !plan.has_library_sections() {
+                drivers.push(None);
+                dropped.push(None);
+                continue;
+            }
+            // A system that does not answer is left out; the comparison goes on with the others.
+            let (driver, reason) = match driver::connect(system) {
+                Ok(driver) => (Some(driver), None),
+                Err(error) => (None, Some(error.to_string())),
+            };
+            drivers.push(driver);
+            dropped.push(reason);
+        }
         // Topic names must not meet those of an earlier run on the same broker; nothing measured depends on them.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let data_dir = systems.iter().find_map(|system| system.data_dir.clone()).unwrap_or_else(std::env::temp_dir);
@@ -111,7 +128,8 @@ impl<'a> Session<'a> {
         Ok(Session {
             plan,
             systems,
-            admins,
+            drivers,
+            dropped,
             progress,
             salt: now.as_nanos() as u64,
             blocks_done: 0,
@@ -122,12 +140,12 @@ impl<'a> Session<'a> {
     }
 
     /// Windows of unthrottled load on one system after the other, until its cost no longer moves.
-    fn warm_up(&mut self, warm_up: WarmUp) -> Result<(), BenchError> {
+    fn warm_up(&mut self, warm_up: WarmUp) {
         for index in 0..self.systems.len() {
             let mut costs = Vec::new();
             let load = self.warm_up_load(warm_up);
             while costs.len() < warm_up.windows_maximum as usize {
-                let block = self.unthrottled(index, load, "warm-up")?;
+                let Some(block) = self.unthrottled(index, load, "warm-up") else { break };
                 let cpu_ns = assemble::throughput_sample(&block).get("broker_cpu_ns_per_message").copied();
                 // A system whose CPU cannot be read is steady when its rate is.
                 costs.push(cpu_ns.unwrap_or(1e9 / block.produce_records_per_second.max(1.0)));
@@ -135,10 +153,10 @@ impl<'a> Session<'a> {
                     break;
                 }
             }
+            let (Some(first), Some(last)) = (costs.first().copied(), costs.last().copied()) else { continue };
             let is_steady = steady::steady_from(&costs, warm_up.change_maximum).is_some();
             let skipped = warm_up.windows_maximum - costs.len() as u32;
             self.blocks_total -= skipped;
-            let (first, last) = (costs[0], costs[costs.len() - 1]);
             let outcome = if is_steady { "steady" } else { "not steady within the plan's windows" };
             let (count, seconds) = (costs.len(), warm_up.window_seconds);
             let text = format!("{count} windows of {seconds} s, {first:.0} then {last:.0} ns a message, {outcome}");
@@ -148,7 +166,6 @@ impl<'a> Session<'a> {
             }
             self.result.manifest.insert(format!("{name} warm-up"), text);
         }
-        Ok(())
     }
 
     fn throughput(&mut self, load: Throughput) -> Result<(), BenchError> {
@@ -156,8 +173,8 @@ impl<'a> Session<'a> {
         let unthrottled = self.throughput_load(load);
         for pair in 0..load.pairs {
             for index in assemble::order(pair, self.systems.len()) {
-                let block = self.unthrottled(index, unthrottled, "throughput")?;
-                samples[index].push(assemble::throughput_sample(&block));
+                let block = self.unthrottled(index, unthrottled, "throughput");
+                samples[index].push(block.as_ref().map(assemble::throughput_sample).unwrap_or_default());
             }
         }
         self.report(&samples, load.pairs);
@@ -194,35 +211,24 @@ impl<'a> Session<'a> {
         let sink = FakeBroker::start().map_err(|source| BenchError::Io { action: "start the null sink", source })?;
         let target = sink.target();
         self.step("null sink", &target.name);
-        let admin = Admin::connect(&target)?;
+        let driver = driver::connect(&target)?;
         let topic = block::new_run(self.plan, &target, u64::from(self.blocks_done), self.salt, load.queues);
-        let measure = || block::throughput(&target, self.plan, &admin, &topic, load);
-        let block = block::on_topic(&target, self.plan, &admin, &topic, measure)?;
+        let measure = || block::throughput(&target, self.plan, driver.as_ref(), &topic, load);
+        let block = block::on_topic(self.plan, driver.as_ref(), &topic, measure)?;
         self.blocks_done += 1;
         Ok(block)
     }
 
-    fn rate(&mut self, load: Rate) -> Result<(), BenchError> {
+    fn rate(&mut self, load: Rate) {
         let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); self.systems.len()];
         let mut merged: Vec<[Histogram<u64>; 3]> =
             self.systems.iter().map(|_| std::array::from_fn(|_| latency_histogram())).collect();
         for pair in 0..load.pairs {
             for index in assemble::order(pair, self.systems.len()) {
-                let target = &self.systems[index];
-                self.step("open loop", &target.name);
-                let topic = self.topic(index, self.plan.queues);
-                let admin = &self.admins[index];
-                let measure = || block::rate(target, self.plan, admin, &topic, load);
-                let block = block::on_topic(target, self.plan, admin, &topic, measure)?;
-                self.note(index, &block.verification, block.unsettled, block.first_error.as_deref());
-                if block.achieved_share < ACHIEVED_SHARE_MINIMUM {
-                    let (name, percent) = (&target.name, 100.0 * block.achieved_share);
-                    self.remark(format!("{name} achieved {percent:.1} % of the offered rate in an open-loop block."));
-                }
-                if block.not_positive > 0 {
-                    let (name, count) = (&target.name, block.not_positive);
-                    self.remark(format!("{name}: {count} latencies were zero or negative; they count as 1 ns."));
-                }
+                let Some(block) = self.open_loop(index, load) else {
+                    samples[index].push(Sample::new());
+                    continue;
+                };
                 for (sum, part) in merged[index].iter_mut().zip([&block.response, &block.service, &block.lag]) {
                     sum.add(part).expect("histograms of one range can be added");
                 }
@@ -232,10 +238,30 @@ impl<'a> Session<'a> {
         self.report(&samples, load.pairs);
         for (target, histograms) in self.systems.iter().zip(&merged) {
             for (what, histogram) in ["end to end", "end to end, service", "schedule lag"].iter().zip(histograms) {
-                self.result.spectra.push(spectrum(&target.name, what, histogram));
+                if !histogram.is_empty() {
+                    self.result.spectra.push(spectrum(&target.name, what, histogram));
+                }
             }
         }
-        Ok(())
+    }
+
+    /// One open-loop block on one system, judged and counted.
+    fn open_loop(&mut self, index: usize, load: Rate) -> Option<RateBlock> {
+        let topic = self.topic(index, self.plan.queues);
+        let block = self.guarded(index, "open loop", |target, plan, driver| {
+            block::on_topic(plan, driver, &topic, || block::rate(target, plan, driver, &topic, load))
+        })?;
+        self.note(index, &block.verification, block.unsettled, block.first_error.as_deref());
+        let name = self.systems[index].name.clone();
+        if block.achieved_share < ACHIEVED_SHARE_MINIMUM {
+            let percent = 100.0 * block.achieved_share;
+            self.remark(format!("{name} achieved {percent:.1} % of the offered rate in an open-loop block."));
+        }
+        if block.not_positive > 0 {
+            let count = block.not_positive;
+            self.remark(format!("{name}: {count} latencies were zero or negative; they count as 1 ns."));
+        }
+        Some(block)
     }
 
     fn sweep(&mut self, sweep: &QueueSweep) -> Result<(), BenchError> {
@@ -273,8 +299,12 @@ impl<'a> Session<'a> {
                     continue;
                 }
                 match self.unthrottled(index, self.sweep_load(sweep, queues), &format!("{queues} queues")) {
-                    Ok(block) => samples[index].push(assemble::throughput_sample(&block)),
-                    Err(error) => produce[index].stopped = Some(format!("at {queues} queues: {error}")),
+                    Some(block) => samples[index].push(assemble::throughput_sample(&block)),
+                    None => {
+                        // A sweep goes as far as each system does: where it stopped is a result, and no fault of the run.
+                        let reason = self.dropped[index].take().unwrap_or_default();
+                        produce[index].stopped = Some(format!("at {queues} queues: {reason}"));
+                    }
                 }
             }
         }
@@ -295,16 +325,41 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// One unthrottled block on one system, judged and counted.
-    fn unthrottled(&mut self, index: usize, load: Unthrottled, what: &str) -> Result<ThroughputBlock, BenchError> {
-        let target = &self.systems[index];
-        self.step(what, &target.name);
+    /// One unthrottled block on one system, judged and counted; none where the system has been left out.
+    fn unthrottled(&mut self, index: usize, load: Unthrottled, what: &str) -> Option<ThroughputBlock> {
         let topic = self.topic(index, load.queues);
-        let admin = &self.admins[index];
-        let measure = || block::throughput(target, self.plan, admin, &topic, load);
-        let block = block::on_topic(target, self.plan, admin, &topic, measure)?;
+        let block = self.guarded(index, what, |target, plan, driver| {
+            block::on_topic(plan, driver, &topic, || block::throughput(target, plan, driver, &topic, load))
+        })?;
         self.note(index, &block.verification, block.unsettled, block.first_error.as_deref());
-        Ok(block)
+        Some(block)
+    }
+
+    /// Runs a block on a system that is still in; one that fails leaves the system out from then on.
+    fn guarded<Block>(
+        &mut self,
+        index: usize,
+        what: &str,
+        measure: impl FnOnce(&SystemTarget, &LoadPlan, &dyn Driver) -> Result<Block, BenchError>,
+    ) -> Option<Block> {
+        let target = &self.systems[index];
+        let driver = self.drivers[index].as_deref().filter(|_| self.dropped[index].is_none());
+        let measured = driver.map(|driver| {
+            self.step(what, &target.name);
+            measure(target, self.plan, driver)
+        });
+        match measured {
+            Some(Ok(block)) => Some(block),
+            Some(Err(error)) => {
+                self.blocks_done += 1;
+                self.dropped[index] = Some(error.to_string());
+                None
+            }
+            None => {
+                self.blocks_done += 1;
+                None
+            }
+        }
     }
 
     /// A number that no other block has, for topics' names and for what marks their records.
@@ -312,7 +367,7 @@ impl<'a> Session<'a> {
         block::run_number(u64::from(self.blocks_done), self.salt)
     }
 
-    fn topic(&self, index: usize, queues: u32) -> client::NewRun {
+    fn topic(&self, index: usize, queues: u32) -> NewRun {
         block::new_run(self.plan, &self.systems[index], u64::from(self.blocks_done), self.salt, queues)
     }
 
@@ -353,7 +408,7 @@ impl<'a> Session<'a> {
             }
         }
         if (pairs as usize) < mqassay_harness::measure::statistics::VALUES_MINIMUM {
-            self.remark(format!("With {pairs} blocks per system the intervals are the range of the blocks' values."));
+            self.remark(format!("With {pairs} blocks per system the intervals are the range of the blocks' values; they show no difference."));
         }
     }
 
@@ -372,7 +427,11 @@ impl<'a> Session<'a> {
     fn finish(mut self, stolen: &str, hiccups: Option<Histogram<u64>>) -> BenchResult {
         let mut put = |name: String, value: String| self.result.manifest.insert(name, value);
         put("stolen time".to_owned(), stolen.to_owned());
-        put("client".to_owned(), client::library_version());
+        for (target, driver) in self.systems.iter().zip(&self.drivers) {
+            let none = if self.plan.has_library_sections() { "none: it did not answer" } else { "the raw driver" };
+            let library = driver.as_ref().map_or(none.to_owned(), |driver| driver.library());
+            put(format!("{} client", target.name), library);
+        }
         put("plan".to_owned(), serde_json::to_string(self.plan).unwrap_or_else(|error| error.to_string()));
         put("payload".to_owned(), "incompressible, not compressed, checksummed, every record verified".to_owned());
         let is_optimised = !cfg!(debug_assertions);
@@ -397,6 +456,11 @@ impl<'a> Session<'a> {
                 "This is a debug build: its figures, and those of a reference broker from it, mean little.".into(),
             );
         }
+        for (index, target) in self.systems.iter().enumerate() {
+            let Some(reason) = self.dropped[index].clone() else { continue };
+            self.verdicts[index].verdict = self.verdicts[index].verdict.max(VerdictKind::Unknown);
+            self.remark(format!("{} was left out from the first failure on: {reason}.", target.name));
+        }
         for (target, tally) in self.systems.iter().zip(self.verdicts.clone()) {
             if tally.verdict != VerdictKind::Valid {
                 let name = &target.name;
@@ -412,7 +476,8 @@ impl<'a> Session<'a> {
                 verdict: format!("{:?}", tally.verdict).to_lowercase(),
                 verified_messages: tally.verified,
                 anomalies: tally.anomalies,
-                durability: target.durability.clone(),
+                // No block cuts the power: the class is what was configured.
+                durability: format!("{} (asserted, not probed)", target.durability),
             });
         }
         (self.progress)(Progress { done: self.blocks_total, total: self.blocks_total, text: "done".to_owned() });

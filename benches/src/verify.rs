@@ -58,6 +58,11 @@ impl Ledger {
         self.queues[queue as usize].unsettled.insert(sequence);
     }
 
+    /// Records acknowledged in one queue.
+    pub fn acknowledged_in(&self, queue: u32) -> u64 {
+        self.queues[queue as usize].acknowledged
+    }
+
     /// Records acknowledged in all queues.
     pub fn acknowledged(&self) -> u64 {
         self.queues.iter().map(|tally| tally.acknowledged).sum()

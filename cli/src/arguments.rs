@@ -64,6 +64,13 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     if (1.0..=1_000_000.0).contains(&seconds) { Ok(Duration::from_secs_f64(seconds)) } else { Err(wanted()) }
 }
 
+/// A percentage, with or without its sign; the value is the fraction.
+pub(crate) fn percent(text: &str) -> Result<f64, String> {
+    let wanted = || format!("a percentage from 0 to 1000 is wanted, as in 5%; not {text:?}");
+    let percent: f64 = text.trim_end_matches('%').trim().parse().map_err(|_| wanted())?;
+    if (0.0..=1_000.0).contains(&percent) { Ok(percent / 100.0) } else { Err(wanted()) }
+}
+
 /// One `key=value`.
 pub(crate) fn setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
@@ -119,6 +126,8 @@ mod tests {
         for text in ["0/4", "5/4", "1", "1/0", "a/b"] {
             assert!(text.parse::<ShardArgument>().is_err(), "{text}");
         }
+        assert_eq!((percent("5%"), percent("0.5")), (Ok(0.05), Ok(0.005)));
+        assert!(percent("-1%").is_err() && percent("much").is_err());
         assert!(setting("a").is_err() && setting("=b").is_err());
     }
 }

@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use mqassay_benches::plan::LoadPlan;
-use mqassay_benches::{BenchError, prepare};
+use mqassay_benches::{BenchError, SystemTarget, prepare};
 use mqassay_harness::measure::result::{BenchResult, least_part};
 use mqassay_reports::ReportInput;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::arguments::{percent, setting, settings};
+use crate::baseline;
 use crate::exit::{Exit, Failure};
 use crate::progress::{Progress, tell};
 use crate::report::write_page;
@@ -23,6 +25,18 @@ pub(crate) struct Arguments {
     /// Systems in place of the plan's; the first is the numerator of ratios
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     systems: Vec<String>,
+    /// Address of a cluster of your own that speaks Kafka's protocol; it is measured under the name `cluster`
+    #[arg(long, value_name = "HOST:PORT")]
+    bootstrap: Option<String>,
+    /// A setting of the client library for that cluster, as in security.protocol=SSL; may be given several times
+    #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = setting, requires = "bootstrap")]
+    client: Vec<(String, String)>,
+    /// Compare with an earlier result, as `--out` wrote it, and fail where a figure got worse
+    #[arg(long, value_name = "BASELINE.json")]
+    against: Option<PathBuf>,
+    /// How much worse, in percent, with the intervals apart, is too much
+    #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = percent, requires = "against")]
+    fail_above: f64,
     /// JSON lines on standard output
     #[arg(long)]
     json: bool,
@@ -34,8 +48,21 @@ pub(crate) struct Arguments {
 /// Measures, and exits by the verdict on the messages of the run.
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let plan = LoadPlan::named(&arguments.plan).map_err(Failure::usage)?;
-    let systems = if arguments.systems.is_empty() { plan.systems.clone() } else { arguments.systems.clone() };
-    let result = measure(&plan, &systems)?;
+    // Read before the run: a file that is not there should not be found out about minutes later.
+    let baseline = arguments.against.as_deref().map(baseline::read).transpose()?;
+    let mut systems = match (&arguments.bootstrap, arguments.systems.is_empty()) {
+        (None, true) => plan.systems.clone(),
+        (_, false) => arguments.systems.clone(),
+        (Some(_), true) => Vec::new(),
+    };
+    let cluster = arguments
+        .bootstrap
+        .as_ref()
+        .map(|bootstrap| prepare::cluster_target(bootstrap, settings(&arguments.client), plan.flush));
+    let result = measure_with(&plan, &systems, cluster)?;
+    if arguments.bootstrap.is_some() {
+        systems.push("cluster".to_owned());
+    }
     if arguments.json {
         for row in &result.rows {
             tell(&json_line(row)?);
@@ -55,22 +82,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     if let Some(folder) = &arguments.out {
         let results = Results::create(folder)?;
         results.write_bench(&result)?;
-        let exit = exit(&result);
         let title = format!("Measurement of {}", systems.join(" and "));
         let manifest = result.manifest.clone();
         let page = folder.join("report.html");
-        write_page(&ReportInput { title, manifest, benches: vec![result], ..ReportInput::default() }, &page)?;
+        write_page(&ReportInput { title, manifest, benches: vec![result.clone()], ..ReportInput::default() }, &page)?;
         eprintln!("report: {}", page.display());
-        return Ok(exit);
     }
-    Ok(exit(&result))
+    match baseline {
+        Some(baseline) => Ok(exit(&result).max(baseline::compare(&baseline, &result, arguments.fail_above))),
+        None => Ok(exit(&result)),
+    }
 }
 
 /// Starts or finds the systems, runs the plan on those that are there, and notes those that are not.
 pub(crate) fn measure(plan: &LoadPlan, systems: &[String]) -> Result<BenchResult, Failure> {
+    measure_with(plan, systems, None)
+}
+
+/// The same, with a cluster that is not of ours to start or find.
+fn measure_with(plan: &LoadPlan, systems: &[String], cluster: Option<SystemTarget>) -> Result<BenchResult, Failure> {
     let executable = std::env::current_exe().map_err(Failure::undone)?;
     end_brokers_on_signal().map_err(Failure::undone)?;
-    let prepared = prepare::prepare(plan, systems, &executable, &std::env::temp_dir()).map_err(failure)?;
+    let mut prepared = prepare::prepare(plan, systems, &executable, &std::env::temp_dir()).map_err(failure)?;
+    prepared.targets.extend(cluster);
     for (name, reason) in &prepared.missing {
         eprintln!("mqassay: {name} is left out: {reason}");
     }

@@ -85,7 +85,7 @@ struct Never {
 /// Prints the matrix.
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let settings = settings(arguments);
-    let scenarios = catalogue::catalogue();
+    let scenarios = catalogue::all();
     let table = Matrix::standard().fault_table(&settings);
     let never: Vec<Anomaly> =
         Anomaly::ALL.into_iter().filter(|anomaly| !table.iter().any(|row| row.anomalies.contains(anomaly))).collect();

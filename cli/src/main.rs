@@ -3,9 +3,11 @@
 
 mod arguments;
 mod assay;
+mod baseline;
 mod bench;
 mod broker;
 mod check;
+mod claims;
 mod cluster;
 mod exit;
 mod explain;
@@ -73,6 +75,8 @@ enum Command {
     Mutants(mutants::Arguments),
     /// Measure systems side by side under a load plan
     Bench(bench::Arguments),
+    /// The claims that the project began from: list them, run their experiments, report the verdicts
+    Claims(claims::Arguments),
     /// Make a page of the results in a folder
     Report(report::Arguments),
     /// Run the reference broker
@@ -126,6 +130,7 @@ fn run(command: Option<Command>) -> Result<Exit, Failure> {
         Some(Command::Scenarios(arguments)) => scenarios::run(&arguments),
         Some(Command::Mutants(arguments)) => mutants::run(&arguments),
         Some(Command::Bench(arguments)) => bench::run(&arguments),
+        Some(Command::Claims(arguments)) => claims::run(&arguments),
         Some(Command::Report(arguments)) => report::run(&arguments),
         Some(Command::Broker(arguments)) => broker::run(&arguments),
         Some(Command::Relay(arguments)) => relay::run(&arguments),

@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     if let Some(Action::Matrix(matrix)) = &arguments.action {
         return print_matrix(matrix);
     }
-    let scenarios = catalogue::catalogue();
+    let scenarios = catalogue::all();
     let width = scenarios.iter().map(|scenario| scenario.name.len()).max().unwrap_or(0);
     for scenario in &scenarios {
         let line = Line { scenario: &scenario.name, title: &scenario.title, faults: fault_classes(scenario) };

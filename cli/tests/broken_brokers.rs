@@ -2,6 +2,8 @@
 //! each, and the page that explains the run has to name the cause. They live here alone: the broker has no switch for
 //! them. With MQASSAY_KEEP_SCREENSHOTS the pages are left in the folder that it names.
 
+#![allow(clippy::unwrap_used, reason = "a fact that does not hold ends its test")]
+
 use std::cell::Cell;
 use std::future::Future;
 use std::io;

@@ -121,14 +121,15 @@ fn every_class_of_fault_strikes_at_every_point_in_one_campaign() {
     let text = stdout(&output);
     let summary: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     let coverage = summary["coverage"].as_object().unwrap();
-    assert_eq!(coverage.len(), 13);
-    for (point, classes) in coverage {
+    assert_eq!(coverage.len(), 14);
+    // A log is cut by a follower alone, and this scenario has one node.
+    for (point, classes) in coverage.iter().filter(|(point, _)| *point != "log-cut") {
         for class in ["kill", "power-loss", "pause"] {
             assert!(classes[class].as_u64().unwrap() > 0, "{class} never struck at {point}: {classes}");
         }
     }
     let told = stdout(&mqassay(&["verify", "points", "--seeds", "1..2", "--keep", "none", "--coverage"]));
-    assert!(told.contains(" of 39 pairs of point and fault hit") && told.contains("never: "), "{told}");
+    assert!(told.contains(" of 42 pairs of point and fault hit") && told.contains("never: "), "{told}");
 }
 
 #[test]

@@ -124,7 +124,8 @@ impl Node for Forgetful {
 #[test]
 fn a_broker_that_forgets_when_killed_is_seen() {
     let mut plan = plan();
-    plan.settings.insert("auto-create-topics".to_owned(), "true".to_owned());
+    // The topic comes back, empty, with the first request that asks for it.
+    plan.topics.iter_mut().for_each(|topic| topic.auto_created = true);
     let (_, verdict) = run(&plan, |node, data| Box::new(Forgetful { node, data }));
     assert_eq!(verdict.kind, VerdictKind::Invalid, "{verdict:#?}");
     let seen = verdict.violations();

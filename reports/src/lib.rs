@@ -3,6 +3,7 @@
 //! pictures. Not here: anything that measures or judges; figures arrive finished and are only shown.
 
 mod chart;
+mod claims;
 mod explain;
 mod glossary;
 mod input;
@@ -10,6 +11,7 @@ mod number;
 mod page;
 mod tables;
 
+pub use claims::{ClaimRow, render_claims};
 pub use explain::render_story;
 pub use input::{CaughtMutant, ReportInput};
 pub use page::{ReportError, render};

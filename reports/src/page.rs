@@ -52,7 +52,8 @@ pub(crate) fn environment() -> Result<Environment<'static>, ReportError> {
     Ok(environment)
 }
 
-const TEMPLATES: [(&str, &str); 6] = [
+const TEMPLATES: [(&str, &str); 7] = [
+    ("claims.html", include_str!("templates/claims.html")),
     ("explain.html", include_str!("templates/explain.html")),
     ("explain.css", include_str!("templates/explain.css")),
     ("page.html", include_str!("templates/page.html")),

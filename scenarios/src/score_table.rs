@@ -43,14 +43,14 @@ pub fn table(folder: &Path) -> Result<String, TableError> {
     let small = |mutant: Mutant| plans.iter().find(|(plan, _)| plan.mutant.as_deref() == Some(mutant.name()));
     let caught = TABLE.iter().filter(|row| small(row.mutant).is_some()).count();
     let mut text = format!(
-        "{caught} of {} mutants caught, each by a plan that a test replays:\n\n\
+        "{} mutants, each caught by `mqassay mutants run` within 50 seeds; {caught} by a small plan that a test replays:\n\n\
          | a broker that … | caught as | faults | operations |\n|---|---|---:|---:|\n",
         TABLE.len()
     );
     for row in TABLE {
         let told = match small(row.mutant) {
             Some((plan, anomaly)) => format!("{anomaly} | {} | {}", plan.faults.len(), plan.operation_count()),
-            None => "not caught | | ".to_owned(),
+            None => format!("{} | | ", row.anomalies.first().copied().unwrap_or_default()),
         };
         text.push_str(&format!("| {} | {told} |\n", row.title));
     }

@@ -49,7 +49,7 @@ impl TopicAdmin {
                 .with_topics(numbers.iter().map(topic).collect())
                 .with_timeout_ms(PATIENCE.as_millis() as i32);
             let answer: CreateTopicsResponse = self.call(ApiKey::CreateTopics, CREATE_TOPICS_VERSION, &request)?;
-            for topic in answer.topics.iter().filter(|topic| topic.error_code != 0) {
+            if let Some(topic) = answer.topics.iter().find(|topic| topic.error_code != 0) {
                 let reason = topic.error_message.as_ref().map_or("no reason given", |text| text.as_str());
                 return Err(refused("create topic", &topic.name.0, topic.error_code, reason));
             }

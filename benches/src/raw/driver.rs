@@ -24,7 +24,7 @@ use super::lanes::{Check, Lanes};
 use super::plan::{Linger, RawShape};
 use super::template::{RequestShape, Slot, Template};
 use super::wire::{self, ProducerIdentity, Walked};
-use crate::client::RunClock;
+use crate::driver::RunClock;
 use crate::verify::Verification;
 
 /// One block's load on one broker.

@@ -298,6 +298,9 @@ mod tests {
         }
     }
 
+    /// Offsets and sequence numbers that were read.
+    type Read<'a> = &'a [(i64, u64)];
+
     /// What a broker does with ten records of one lane, as offsets and sequence numbers read, and the anomaly.
     #[test]
     fn each_defect_is_named_and_none_is_none() {
@@ -307,7 +310,7 @@ mod tests {
         let twice: Vec<(i64, u64)> = (0..).zip([0, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9]).collect();
         let shifted: Vec<(i64, u64)> = clean.iter().map(|(offset, sequence)| (offset + 1, *sequence)).collect();
         let cut = clean[..9].to_vec();
-        let cases: [(&[(i64, u64)], &[&str]); 6] = [
+        let cases: [(Read<'_>, &[&str]); 6] = [
             (&clean, &[]),
             (&lost, &["lost-write", "poll-skip"]),
             (&lost_closed, &["lost-write"]),

@@ -181,8 +181,12 @@ impl Session<'_> {
                 continue;
             };
             let value = |sample: &Sample| sample.get(part.metric.as_str()).copied();
-            let pairs: Vec<(f64, f64)> =
-                first.iter().zip(second).filter_map(|(a, b)| Some((value(a)? * part.allowance, value(b)?))).collect();
+            let pairs: Vec<(f64, f64)> = first
+                .iter()
+                .zip(second)
+                .filter_map(|(a, b)| Some((value(a)? * part.allowance, value(b)?)))
+                .filter(assemble::is_positive)
+                .collect();
             let Some(ratio) = ratio_interval(&pairs, number as u64) else {
                 remarks.push(format!("{}, {}: no block has {}.", raw.target, part.part, part.metric));
                 continue;
@@ -197,6 +201,7 @@ impl Session<'_> {
                 ratio: ratio.value / part.allowance,
                 low: ratio.low / part.allowance,
                 high: ratio.high / part.allowance,
+                pairs: pairs.len() as u32,
             });
             parts.push(TargetPart {
                 target: raw.target.clone(),

@@ -139,7 +139,7 @@ impl NodeConfig {
             group: GroupSettings::production(),
             frame_bytes_max: 100 << 20,
             connections_max: 4096,
-            inflight_bytes_max: 128 << 20,
+            inflight_bytes_max: 64 << 20,
             open_files_max: 4096,
             metrics: None,
         }
@@ -253,6 +253,41 @@ impl NodeConfig {
             "advertised" => "Host and port that clients are told to connect to.",
             "listen" => "Address and port to listen on; port 0 takes a free one.",
             "node-id" => "The broker's id.",
+            name => return NodeConfig::cluster_documentation(name),
+        })
+    }
+
+    fn cluster_documentation(name: &str) -> Option<&'static str> {
+        Some(match name {
+            "default-replication-factor" => "Replicas of a topic that does not say how many.",
+            "cluster" => "Every node of the cluster, this one included, as in 1=host:9092,2=other:9092.",
+            "join" => "Whether the node joins a cluster that exists rather than begin it with the others.",
+            "election-timeout-ms" => {
+                "Without a controller for this long, and up to twice as long, a node stands for election."
+            }
+            "heartbeat-interval-ms" => "How often a broker tells the controller that it lives.",
+            "session-timeout-ms" => "A broker that is silent for this long is fenced.",
+            "proposal-timeout-ms" => {
+                "A change of the metadata that is not applied within this time is answered as timed out."
+            }
+            "replica-lag-max-ms" => "A follower that has not caught up for this long leaves the in-sync set.",
+            "replica-fetch-wait-ms" => "The longest time that a follower's fetch waits for something new.",
+            "replica-fetch-bytes-max" => "The most bytes of one answer to a follower.",
+            "min-insync-replicas" => "Replicas that must be in sync for acks=all, for topics that do not say.",
+            "unclean-election" => "Whether a replica that is not in sync may lead when no other can.",
+            "failover" => "Whether a dead leader is replaced; without, sends fail and order stays.",
+            "offsets-partitions" => "Queues of the internal topic that holds groups and their offsets.",
+            "offsets-retention-ms" => "A committed offset is forgotten after this long without members.",
+            "offsets-retention-check-ms" => "How often that is looked for.",
+            "offset-metadata-bytes-max" => "The longest text that a commit may carry.",
+            "group-session-timeout-min-ms" => "The shortest session time-out that a member may ask for.",
+            "group-session-timeout-max-ms" => "The longest session time-out that a member may ask for.",
+            "group-initial-rebalance-delay-ms" => "How long a new group waits for more members.",
+            "group-members-max" => "The most members of a group.",
+            "group-consumer-session-timeout-ms" => {
+                "A member of the new protocol that is silent for this long is removed."
+            }
+            "group-consumer-heartbeat-interval-ms" => "How often members of the new protocol are to be heard.",
             _ => return None,
         })
     }

@@ -53,7 +53,7 @@ pub(super) struct Shard<D: Disk, C: Clock, O: Observer> {
     /// Room for the next turn's events.
     events_room: Vec<Event>,
     has_halted: bool,
-    /// Requests taken, by the place of their call in `Api::ALL`.
+    /// Requests taken, by the call as a number.
     requests: [u64; Api::ALL.len()],
     syncs: Durations,
 }
@@ -172,7 +172,7 @@ impl<D: Disk, C: Clock, O: Observer> Shard<D, C, O> {
     pub(super) fn census(&self) -> Census {
         let intake = &self.intake;
         Census {
-            requests: Api::ALL.into_iter().zip(self.requests).collect(),
+            requests: Api::ALL.into_iter().map(|api| (api, self.requests[api as usize])).collect(),
             received_bytes: intake.received_bytes.get(),
             sent_bytes: intake.sent_bytes.get(),
             connections: self.connections.len(),

@@ -8,7 +8,17 @@ use super::verdict::{Evidence, Occurrence};
 use crate::guarantee::{Anomaly, Facts};
 use crate::history::Queue;
 
-pub(super) fn check(case: &Case<'_>) -> Result<Vec<Occurrence>, String> {
+/// Offsets that are gone.
+pub(super) fn check_lost(case: &Case<'_>) -> Result<Vec<Occurrence>, String> {
+    Ok(found(case).into_iter().filter(|occurrence| occurrence.anomaly == Anomaly::CommitLost).collect())
+}
+
+/// Offsets that went back.
+pub(super) fn check_regression(case: &Case<'_>) -> Result<Vec<Occurrence>, String> {
+    Ok(found(case).into_iter().filter(|occurrence| occurrence.anomaly == Anomaly::CommitRegression).collect())
+}
+
+fn found(case: &Case<'_>) -> Vec<Occurrence> {
     let mut found = Vec::new();
     for (group, view) in case.groups() {
         for (queue, commits) in &view.commits {
@@ -17,7 +27,7 @@ pub(super) fn check(case: &Case<'_>) -> Result<Vec<Occurrence>, String> {
             found.extend(backward(case, *group, *queue, commits));
         }
     }
-    Ok(found)
+    found
 }
 
 /// What is wrong with an answer.

@@ -27,7 +27,9 @@ fn are_both_owners(case: &Case<'_>, group: u32, one: &Lease, other: &Lease) -> b
     let in_one_generation = one.generation == other.generation && case.context.is_classic(group);
     // The second is confirmed after the first got its lease, as it should be; not so the other way round.
     let is_first_confirmed = first.confirmed.is_some_and(|(at_us, _)| at_us > second.since_us);
-    overlap && (in_one_generation || is_first_confirmed)
+    // An answer that was under way for long: an older generation was given before a newer one, whenever it arrives.
+    let is_given_later = second.generation >= first.generation;
+    overlap && (in_one_generation || (is_first_confirmed && is_given_later))
 }
 
 fn occurrence(case: &Case<'_>, group: u32, _view: &GroupView, one: &Lease, other: &Lease) -> Occurrence {

@@ -120,3 +120,10 @@ fn a_group_without_a_stable_generation_is_found() {
     begun().mark(ended(&["client-7 has not ended"])).expect(&[("no-progress", 1)], &[]);
     begun().owns(1, 2).mark(ended(&[])).expect_clean();
 }
+
+#[test]
+fn an_assignment_that_arrives_late_is_no_second_owner() {
+    let begun = || sample(GroupProtocol::Consumer, CommitWhen::After).sent(0, 4, 0).owns(1, 2);
+    let late = begun().polled_by(1, 0, &[(0, 2, 0)]).owns(2, 1).committed(1, 2, 2);
+    late.releases(2, 1).last(0, &[(0, 4, 0)]).expect_clean();
+}

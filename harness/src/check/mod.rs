@@ -59,7 +59,7 @@ struct Checker {
 }
 
 /// Every checker, in the order of the published taxonomy.
-const CHECKERS: [Checker; 22] = [
+const CHECKERS: [Checker; 23] = [
     Checker { name: "lost-write", check: lost_write::check },
     Checker { name: "unseen", check: unseen::check },
     Checker { name: "ghost", check: ghost::check },
@@ -76,7 +76,8 @@ const CHECKERS: [Checker; 22] = [
     Checker { name: "premature-deletion", check: premature_deletion::check },
     Checker { name: "permitted-loss-exceeded", check: permitted_loss_exceeded::check },
     Checker { name: "dual-ownership", check: dual_ownership::check },
-    Checker { name: "commits", check: commits::check },
+    Checker { name: "commit-regression", check: commits::check_regression },
+    Checker { name: "commit-lost", check: commits::check_lost },
     Checker { name: "commit-ahead", check: commit_ahead::check },
     Checker { name: "zombie-commit", check: zombie_commit::check },
     Checker { name: "rebalance-livelock", check: rebalance_livelock::check },

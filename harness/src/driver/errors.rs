@@ -89,7 +89,8 @@ const fn ambiguous(code: i16, name: &'static str) -> Meaning {
     Meaning { code, name, retriable: true, effect: Effect::Unknown, stale_metadata: false }
 }
 
-/// Another node may be right; but a leader that is replaced answers so what it had appended before, which may stay.
+/// Another node may be right; but a leader or coordinator that is replaced answers so what it had appended before, which
+/// may stay.
 const fn replaced(code: i16, name: &'static str) -> Meaning {
     Meaning { code, name, retriable: true, effect: Effect::Unknown, stale_metadata: true }
 }
@@ -116,7 +117,7 @@ const TABLE: &[Meaning] = &[
     ambiguous(13, "NETWORK_EXCEPTION"),
     later(14, "COORDINATOR_LOAD_IN_PROGRESS"),
     elsewhere(15, "COORDINATOR_NOT_AVAILABLE"),
-    elsewhere(16, "NOT_COORDINATOR"),
+    replaced(16, "NOT_COORDINATOR"),
     refused(17, "INVALID_TOPIC_EXCEPTION"),
     refused(18, "RECORD_LIST_TOO_LARGE"),
     later(19, "NOT_ENOUGH_REPLICAS"),

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::statistics::VALUES_MINIMUM;
+
 /// Everything that one bench run found.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct BenchResult {
@@ -64,6 +66,16 @@ pub struct RatioRow {
     pub low: f64,
     /// Upper end of the 95 % interval.
     pub high: f64,
+    /// Block pairs that gave a ratio; 0 where an older result does not say.
+    #[serde(default)]
+    pub pairs: u32,
+}
+
+impl RatioRow {
+    /// Whether there are enough pairs for a 95 % interval. Without, no difference may be told from it.
+    pub fn has_interval(&self) -> bool {
+        self.pairs as usize >= VALUES_MINIMUM
+    }
 }
 
 /// One part of a target: a ratio, oriented so that more is better, and the least that meets it.
@@ -146,7 +158,7 @@ pub struct SystemVerdict {
     pub verified_messages: u64,
     /// Anomaly to count.
     pub anomalies: BTreeMap<String, u64>,
-    /// Durability class: memory, page cache, fsync before ack, replicated.
+    /// Durability class (memory, page cache, fsync before ack, replicated), and whether that was asserted or probed.
     pub durability: String,
 }
 
@@ -158,6 +170,8 @@ pub const METRICS: &[(&str, &str, bool)] = &[
     ("broker_cpu_produce_ns_per_message", "ns", false),
     ("broker_cpu_at_rate_ns_per_message", "ns", false),
     ("broker_resident_bytes", "bytes", false),
+    ("broker_context_switches_per_message", "switches", false),
+    ("broker_disk_bytes_per_message", "bytes", false),
     ("broker_resident_bytes_per_queue", "bytes", false),
     ("broker_disk_bytes_per_queue", "bytes", false),
     ("broker_files", "files", false),

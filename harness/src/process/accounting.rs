@@ -106,6 +106,19 @@ impl Usage {
             storage_read_bytes: self.storage_read_bytes.saturating_sub(earlier.storage_read_bytes),
         }
     }
+
+    /// The totals of two processes of one system together.
+    pub fn and(&self, other: &Usage) -> Usage {
+        Usage {
+            cpu: self.cpu + other.cpu,
+            resident_bytes: self.resident_bytes + other.resident_bytes,
+            resident_bytes_maximum: self.resident_bytes_maximum + other.resident_bytes_maximum,
+            context_switches_voluntary: self.context_switches_voluntary + other.context_switches_voluntary,
+            context_switches_involuntary: self.context_switches_involuntary + other.context_switches_involuntary,
+            storage_written_bytes: self.storage_written_bytes + other.storage_written_bytes,
+            storage_read_bytes: self.storage_read_bytes + other.storage_read_bytes,
+        }
+    }
 }
 
 fn thread_folders(folder: &std::path::Path) -> Result<Vec<PathBuf>, AccountingError> {

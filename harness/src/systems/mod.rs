@@ -7,8 +7,10 @@ mod health;
 mod identity;
 mod kafka;
 mod launch;
+mod rabbitmq;
 mod record;
 mod reference;
+mod rocketmq;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Names that `up`, `status` and `down` know; a version may follow, as in `kafka@3.9`.
-pub const KNOWN: &[&str] = &["kafka", "reference"];
+pub const KNOWN: &[&str] = &["kafka", "rocketmq", "rabbitmq", "reference"];
 
 /// How to provision; `Options::from_environment` is what the command line starts from.
 #[derive(Debug, Clone)]
@@ -174,6 +176,8 @@ fn start(folder: &Path, options: &Options, running: &mut Running) -> Result<(), 
     };
     match running.system() {
         "kafka" => kafka::start(folder, options, running),
+        "rocketmq" => only_one(running).and_then(|()| rocketmq::start(folder, options, running)),
+        "rabbitmq" => only_one(running).and_then(|()| rabbitmq::start(folder, options, running)),
         _ => only_one(running).and_then(|()| reference::start(folder, options, running)),
     }
 }

@@ -3,6 +3,7 @@
 //! and the label says so. The data beside the chart is as it was measured.
 
 use mqassay_harness::measure::result::{BenchResult, METRICS, RatioRow};
+use mqassay_harness::measure::statistics::VALUES_MINIMUM;
 use plotters::style::text_anchor::HPos;
 
 use super::canvas::{Canvas, Paint};
@@ -25,7 +26,8 @@ pub(crate) fn chart(bench: &BenchResult, systems: &Systems) -> Result<Option<Cha
         title,
         caption: format!(
             "Ratio of two systems from pairs of interleaved blocks, logarithmic, more is better; mark: median; whisker: \
-             95 % bootstrap interval; hollow: the interval crosses 1, no difference shown. Plan {}; {}.",
+             95 % bootstrap interval, of fewer than {VALUES_MINIMUM} pairs their range; hollow: no difference shown, as the \
+             whisker crosses 1 or the pairs are too few. Plan {}; {}.",
             bench.plan,
             sample(bench)
         ),
@@ -48,6 +50,7 @@ struct Tree {
     low: f64,
     ratio: f64,
     high: f64,
+    has_interval: bool,
 }
 
 impl Tree {
@@ -66,11 +69,12 @@ impl Tree {
             low,
             ratio,
             high,
+            has_interval: row.has_interval(),
         }
     }
 
     fn is_clear_of_one(&self) -> bool {
-        self.low > 1.0 || self.high < 1.0
+        self.has_interval && (self.low > 1.0 || self.high < 1.0)
     }
 
     fn written(&self) -> String {
@@ -190,6 +194,7 @@ mod tests {
             plan: "p".to_owned(),
             metric: metric.to_owned(),
             ratio_of: ["reference".to_owned(), "kafka".to_owned()],
+            pairs: 6,
             ratio,
             low,
             high,
@@ -198,6 +203,8 @@ mod tests {
         assert_eq!((cheap.low, cheap.ratio, cheap.high), (2.0, 4.0, 5.0));
         assert_eq!(cheap.division, "kafka ÷ reference");
         assert!(cheap.is_clear_of_one());
+        let few = RatioRow { pairs: 5, ..row("broker_cpu_ns_per_message", 0.2, 0.25, 0.5) };
+        assert!(!Tree::of(&few, &Systems::default()).is_clear_of_one());
         let fast = Tree::of(&row("produce_records_per_second", 0.9, 1.5, 2.0), &Systems::default());
         assert_eq!((fast.low, fast.ratio, fast.high), (0.9, 1.5, 2.0));
         assert!(!fast.is_clear_of_one());

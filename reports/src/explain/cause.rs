@@ -184,7 +184,7 @@ fn deleted<'a>(story: &'a Story, focus: &Focus<'a>, queue: Queue) -> Option<Caus
     let of_queue = || story.states.iter().filter_map(|state| Some((state, queue_in(state, queue)?)));
     let (after, now) = of_queue().find(|(_, found)| found.log_start > offset)?;
     let earlier = |state: &NodeState| state.node == after.node && state.at_us < after.at_us;
-    let (before, had) = of_queue().filter(|(state, _)| earlier(state)).last()?;
+    let (before, had) = of_queue().rfind(|(state, _)| earlier(state))?;
     let (appended, _) = of_queue().find(|(_, found)| batch_at(found, offset).is_some())?;
     let age_ms = (after.at_us - appended.at_us) / 1_000;
     let restarted = if before.incarnation == after.incarnation { "without a restart" } else { "across a restart" };

@@ -209,7 +209,8 @@ impl Raft {
                 continue;
             }
             if !progress.is_streaming {
-                progress.asked = now;
+                // As its answer will give it: in whole microseconds.
+                progress.asked = Duration::from_micros(sent);
             }
             let previous = if progress.snapshot_at.is_some() { None } else { self.entries.before(progress.next) };
             let body = match (previous, &leadership.snapshot) {

@@ -242,8 +242,13 @@ impl Core {
                 least = least.min(leading.followers.get(&member).map_or(Position(0), |follower| follower.counted));
             }
         }
-        if least > log.watermark_position() {
+        let before = log.watermark_position();
+        if least > before {
             let progress = log.raise_high_watermark(least, now);
+            // A log that is being cut or reopened keeps its watermark: there is nothing to tell, now or again.
+            if log.watermark_position() == before {
+                return;
+            }
             self.note_deadline(id);
             self.on_progress(id, progress, now, effects);
         }

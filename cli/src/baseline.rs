@@ -1,0 +1,102 @@
+//! A measurement against an earlier one: which figures got better or worse, beyond a share and beyond both intervals.
+//! Two runs at different times share no blocks, so a difference counts only where the intervals lie apart.
+
+use std::path::Path;
+
+use mqassay_harness::measure::result::{BenchResult, METRICS, MetricRow};
+
+use crate::exit::{Exit, Failure};
+use crate::progress::tell;
+use crate::results::cannot;
+
+/// Reads a result as `bench --out` wrote it.
+pub(crate) fn read(path: &Path) -> Result<BenchResult, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| cannot("read", path, error))?;
+    serde_json::from_str(&text)
+        .map_err(|error| Failure::Usage(format!("{} is not a result of mqassay bench: {error}", path.display())))
+}
+
+/// Tells every figure that both have; a violation where one is worse by more than `worse_maximum` (a fraction), unknown
+/// where nothing can be compared.
+pub(crate) fn compare(baseline: &BenchResult, now: &BenchResult, worse_maximum: f64) -> Exit {
+    let changes: Vec<Change> = now.rows.iter().filter_map(|row| Change::of(baseline, row)).collect();
+    let mut exit = if changes.is_empty() { Exit::Unknown } else { Exit::Valid };
+    for change in &changes {
+        let is_failure = change.is_apart && change.worse > worse_maximum;
+        if is_failure {
+            exit = Exit::Violation;
+        }
+        let percent = 100.0 * change.worse.abs();
+        let word = if change.worse > 0.0 { "worse" } else { "better" };
+        let note = match (is_failure, change.is_apart) {
+            (true, _) => ": FAILS",
+            (false, true) => "",
+            (false, false) => ": no difference shown",
+        };
+        tell(&format!("  {:36} {:22} {percent:7.1} % {word}{note}", change.metric, change.system));
+    }
+    if changes.is_empty() {
+        tell("  nothing to compare: the two results share no figure");
+    }
+    exit
+}
+
+/// One figure's change.
+#[derive(Debug, PartialEq)]
+struct Change {
+    metric: String,
+    system: String,
+    /// By which fraction it got worse; negative where it got better.
+    worse: f64,
+    /// Whether the intervals share no value.
+    is_apart: bool,
+}
+
+impl Change {
+    fn of(baseline: &BenchResult, now: &MetricRow) -> Option<Change> {
+        let before = baseline.rows.iter().find(|row| row.system == now.system && row.metric == now.metric)?;
+        let (_, _, more_is_better) = METRICS.iter().find(|(name, _, _)| *name == now.metric)?;
+        if before.value <= 0.0 || now.value <= 0.0 {
+            return None;
+        }
+        let worse = if *more_is_better { before.value / now.value } else { now.value / before.value } - 1.0;
+        let is_apart = now.low > before.high || now.high < before.low;
+        Some(Change { metric: now.metric.clone(), system: now.system.clone(), worse, is_apart })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(metric: &str, value: f64, spread: f64) -> BenchResult {
+        let row = MetricRow {
+            plan: "p".to_owned(),
+            system: "s".to_owned(),
+            metric: metric.to_owned(),
+            unit: String::new(),
+            value,
+            low: value * (1.0 - spread),
+            high: value * (1.0 + spread),
+        };
+        BenchResult { rows: vec![row], ..BenchResult::default() }
+    }
+
+    #[test]
+    fn worse_is_what_the_metric_says_and_overlap_shows_nothing() {
+        let (throughput, latency) = ("produce_records_per_second", "end_to_end_p99_ns");
+        let cases = [
+            (throughput, 100.0, 90.0, 0.01, Exit::Violation),
+            (throughput, 100.0, 90.0, 0.10, Exit::Valid),
+            (throughput, 100.0, 97.0, 0.01, Exit::Valid),
+            (throughput, 90.0, 100.0, 0.01, Exit::Valid),
+            (latency, 100.0, 120.0, 0.01, Exit::Violation),
+            (latency, 120.0, 100.0, 0.01, Exit::Valid),
+        ];
+        for (metric, before, now, spread, expected) in cases {
+            let found = compare(&result(metric, before, spread), &result(metric, now, spread), 0.05);
+            assert_eq!(found, expected, "{metric}: {before} to {now}, ± {spread}");
+        }
+        assert_eq!(compare(&BenchResult::default(), &result(latency, 1.0, 0.0), 0.05), Exit::Unknown);
+    }
+}

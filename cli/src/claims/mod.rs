@@ -1,0 +1,243 @@
+//! `mqassay claims`: the claims that the project began from, each an experiment that anyone can run again. The ledger is
+//! data (`cli/claims/ledger.toml`); a verdict is computed from runs by the rules written there, and kept with them.
+
+mod rule;
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use mqassay_benches::plan::LoadPlan;
+use mqassay_harness::measure::result::BenchResult;
+use mqassay_reports::{ClaimRow, ReportInput};
+use serde::{Deserialize, Serialize};
+
+use crate::bench;
+use crate::exit::{Exit, Failure};
+use crate::progress::tell;
+use crate::report::write_page;
+use crate::results::cannot;
+use rule::{Outcome, Rule};
+
+/// Arguments of `mqassay claims`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List the claims, and what those that are not tested here lack
+    List,
+    /// Run the experiments of claims, all that can be run without a name, and write the page
+    Run(Run),
+    /// Write the page again from what was run
+    Report(Place),
+}
+
+#[derive(Debug, clap::Args)]
+struct Run {
+    /// Claims, as in C15
+    ids: Vec<String>,
+    /// Systems in place of the claim's
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    systems: Vec<String>,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// Where results and the page are kept
+    #[arg(long, value_name = "DIR", default_value = "claims")]
+    out: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ledger {
+    claim: Vec<Claim>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Claim {
+    id: String,
+    text: String,
+    #[serde(default)]
+    plans: Vec<String>,
+    #[serde(default)]
+    systems: Vec<String>,
+    #[serde(default)]
+    rule: Vec<Rule>,
+    /// What is missing, where it is not tested here.
+    needs: Option<String>,
+}
+
+/// What is kept of a claim that was run.
+#[derive(Debug, Serialize, Deserialize)]
+struct Tested {
+    id: String,
+    command: String,
+    outcomes: Vec<Outcome>,
+    results: Vec<BenchResult>,
+}
+
+/// Lists, runs or reports. A claim that does not hold is a result and no failure.
+pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
+    let ledger = ledger();
+    match &arguments.action {
+        Action::List => {
+            for claim in &ledger.claim {
+                let state =
+                    claim.needs.as_ref().map_or("tested".to_owned(), |needs| format!("not tested here: {needs}"));
+                tell(&format!("{:4} {}\n       {state}", claim.id, claim.text));
+            }
+            Ok(Exit::Valid)
+        }
+        Action::Run(run) => run_claims(&ledger, run),
+        Action::Report(place) => write_ledger(&ledger, &place.out).map(|()| Exit::Valid),
+    }
+}
+
+fn ledger() -> Ledger {
+    toml::from_str(LEDGER).expect("the ledger that is built in parses, as a test shows")
+}
+
+fn run_claims(ledger: &Ledger, run: &Run) -> Result<Exit, Failure> {
+    let chosen: Vec<&Claim> = if run.ids.is_empty() {
+        ledger.claim.iter().filter(|claim| claim.needs.is_none()).collect()
+    } else {
+        let find = |id: &String| {
+            let found = ledger.claim.iter().find(|claim| claim.id.eq_ignore_ascii_case(id));
+            found.ok_or_else(|| Failure::Usage(format!("no claim is called {id:?}; see: mqassay claims list")))
+        };
+        run.ids.iter().map(find).collect::<Result<_, _>>()?
+    };
+    std::fs::create_dir_all(&run.place.out).map_err(|error| cannot("make the folder", &run.place.out, error))?;
+    let mut exit = Exit::Valid;
+    for claim in chosen {
+        if let Some(needs) = &claim.needs {
+            tell(&format!("{} not tested here: {needs}", claim.id));
+            continue;
+        }
+        let systems = if run.systems.is_empty() { &claim.systems } else { &run.systems };
+        let mut results = Vec::new();
+        for name in &claim.plans {
+            let plan = LoadPlan::named(name).map_err(Failure::usage)?;
+            let result = bench::measure(&plan, systems)?;
+            exit = exit.max(bench::exit(&result));
+            results.push(result);
+        }
+        let outcomes: Vec<Outcome> = claim.rule.iter().map(|rule| rule.apply(&results)).collect();
+        for outcome in &outcomes {
+            tell(&format!("{} {}: {}, {}", claim.id, outcome.system, word(outcome.holds), outcome.figure));
+        }
+        let mut command = format!("mqassay claims run {}", claim.id);
+        if !run.systems.is_empty() {
+            command.push_str(&format!(" --systems {}", run.systems.join(",")));
+        }
+        keep(&run.place.out, &Tested { id: claim.id.clone(), command, outcomes, results })?;
+    }
+    write_ledger(ledger, &run.place.out)?;
+    Ok(exit)
+}
+
+fn word(holds: Option<bool>) -> &'static str {
+    match holds {
+        Some(true) => "holds",
+        Some(false) => "does not hold",
+        None => "not shown",
+    }
+}
+
+/// Keeps what was run, and a page with its charts.
+fn keep(folder: &Path, tested: &Tested) -> Result<(), Failure> {
+    let path = folder.join(format!("{}.json", tested.id));
+    let text = serde_json::to_string_pretty(tested).map_err(Failure::undone)?;
+    std::fs::write(&path, text).map_err(|error| cannot("write", &path, error))?;
+    let title = format!("Claim {}", tested.id);
+    let manifest = tested.results.first().map(|result| result.manifest.clone()).unwrap_or_default();
+    let input = ReportInput { title, manifest, benches: tested.results.clone(), ..ReportInput::default() };
+    write_page(&input, &folder.join(format!("{}.html", tested.id)))
+}
+
+/// The page of all claims, from what was kept.
+fn write_ledger(ledger: &Ledger, folder: &Path) -> Result<(), Failure> {
+    let mut rows = Vec::new();
+    for claim in &ledger.claim {
+        let path = folder.join(format!("{}.json", claim.id));
+        let tested: Option<Tested> = match std::fs::read_to_string(&path) {
+            Ok(text) => Some(serde_json::from_str(&text).map_err(Failure::undone)?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(cannot("read", &path, error)),
+        };
+        rows.extend(rows_of(claim, tested.as_ref()));
+    }
+    let page = mqassay_reports::render_claims(&rows).map_err(Failure::undone)?;
+    let path = folder.join("claims.html");
+    std::fs::write(&path, page).map_err(|error| cannot("write", &path, error))?;
+    tell(&format!("claims: {}", path.display()));
+    Ok(())
+}
+
+/// One row per rule of a claim that was run, else one that says what is missing.
+fn rows_of(claim: &Claim, tested: Option<&Tested>) -> Vec<ClaimRow> {
+    let row = |system: &str, version: &str, verdict: &str, figure: &str, tested: Option<&Tested>| ClaimRow {
+        id: claim.id.clone(),
+        text: claim.text.clone(),
+        system: system.to_owned(),
+        version: version.to_owned(),
+        verdict: verdict.to_owned(),
+        figure: figure.to_owned(),
+        plans: claim.plans.join(", "),
+        command: tested.map(|tested| tested.command.clone()).unwrap_or_default(),
+        chart: tested.map(|tested| format!("{}.html", tested.id)).unwrap_or_default(),
+    };
+    let Some(tested) = tested else {
+        let missing = claim.needs.clone().unwrap_or_else(|| format!("run it with: mqassay claims run {}", claim.id));
+        return vec![row("", "", "not tested here", &missing, None)];
+    };
+    let version = |system: &str| {
+        let name = format!("{system} version");
+        tested.results.iter().find_map(|result| result.manifest.get(&name)).cloned().unwrap_or_default()
+    };
+    let outcome = |one: &Outcome| row(&one.system, &version(&one.system), word(one.holds), &one.figure, Some(tested));
+    tested.outcomes.iter().map(outcome).collect()
+}
+
+const LEDGER: &str = include_str!("../../claims/ledger.toml");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ledger_holds_the_27_claims_and_each_is_tested_or_says_what_is_missing() {
+        let ledger = ledger();
+        let mut ids: Vec<String> = ledger.claim.iter().map(|claim| claim.id.clone()).collect();
+        ids.sort();
+        let mut wanted: Vec<String> = (1..=27).map(|number| format!("C{number}")).collect();
+        wanted.sort();
+        assert_eq!(ids, wanted);
+        for claim in &ledger.claim {
+            let is_tested = !claim.plans.is_empty() && !claim.systems.is_empty() && !claim.rule.is_empty();
+            assert_ne!(is_tested, claim.needs.is_some(), "{}", claim.id);
+            for plan in &claim.plans {
+                LoadPlan::named(plan).unwrap();
+            }
+            for rule in &claim.rule {
+                assert!(claim.systems.contains(&rule.system), "{}: {rule:?}", claim.id);
+                assert!(rule.plan.iter().chain(&rule.over_plan).all(|plan| claim.plans.contains(plan)), "{rule:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_claim_that_was_not_run_says_what_to_do() {
+        let ledger = ledger();
+        let claim = |id: &str| ledger.claim.iter().find(|claim| claim.id == id).unwrap();
+        assert!(rows_of(claim("C15"), None)[0].figure.contains("mqassay claims run C15"));
+        assert_eq!(rows_of(claim("C1"), None)[0].verdict, "not tested here");
+    }
+}
