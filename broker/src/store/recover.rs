@@ -158,7 +158,7 @@ impl<D: Disk> Recovery<'_, D> {
         }
         self.segments.sort_by_key(|s| s.base);
         for segment in &mut self.segments {
-            let whole = |head: &IndexHead| head.end.0 - head.base.0 == segment.length;
+            let whole = |head: &IndexHead| segment.length > 0 && head.end.0 - head.base.0 == segment.length;
             if indexes.get(&segment.base).is_some_and(|(head, _)| whole(head)) {
                 segment.index = indexes.remove(&segment.base);
             }
@@ -300,6 +300,10 @@ impl<D: Disk> Recovery<'_, D> {
             last.length = end.0 - last.base.0;
             let path = segment_path(self.log, last.base);
             self.disk.truncate(&last.file, last.length).map_err(at_path("cutting", &path))?;
+            // It is the newest one now and goes on where it was cut. Sealed while empty, it would be followed by another
+            // segment of the same base, and the removal of one would remove the other's file.
+            let newest = last.base;
+            self.seals.retain(|(base, _)| *base < newest);
         }
         for segment in &self.segments {
             let sealed_to = replay.synced_known.0.saturating_sub(segment.base.0).min(segment.length);

@@ -18,6 +18,7 @@ use crate::core::log::{
 use crate::core::types::{LeaderEpoch, LogId, Offset, QueueId};
 use crate::mutant::Mutant;
 use crate::points;
+use crate::ports::Disk;
 use crate::real::disk::RealDisk;
 use disk::{Heard, MemoryDisk};
 use rig::{ReadBack, Rig, batch, block_on, heard, open, settings};
@@ -150,6 +151,36 @@ fn rolled_segments_are_sealed_and_recovered_without_scanning_them() {
         let mut rig = open(&disk, Flush::Os, None).await;
         assert_eq!(rig.read_all(1, Offset(0), 10_000).await.map(|b| b.len() > 2048), Ok(true), "an index is rebuilt");
         assert_eq!(rig.log.log_end_offset(QueueId(1)), Offset(40));
+    });
+}
+
+/// A power loss under `flush=os` can leave an empty segment and, behind a gap, another one. The empty one must stay open:
+/// sealed, it was followed by a segment of the same base, and retention removed the file of both.
+#[test]
+fn a_segment_that_was_cut_to_nothing_is_gone_on_with() {
+    block_on(async {
+        let disk = MemoryDisk::default();
+        let mut settings = settings(Flush::Os);
+        let mut rig = Rig::open(disk.clone(), settings.clone(), None).await.expect("opens");
+        fill(&mut rig, 0, 20).await;
+        drop(rig);
+        let newest = disk.paths(DIRECTORY, ".log").pop().expect("there are segments");
+        disk.set_contents(&newest, &[]);
+        let base: u64 = newest[DIRECTORY.len()..].trim_end_matches(".log").parse().expect("a base");
+        disk.open(&format!("{DIRECTORY}{:020}.log", base + 500), true).expect("created");
+        settings.retention_bytes = Some(2048);
+        let mut rig = Rig::open(disk.clone(), settings.clone(), None).await.expect("opens");
+        assert_eq!(rig.log.end_position().0, base);
+        let begin = rig.log.log_end_offset(QueueId(1)).0 as i32 / 2;
+        fill(&mut rig, begin, 18).await;
+        rig.pass_time(Duration::from_secs(120));
+        rig.settle().await;
+        assert!(heard(&rig, points::SEGMENT_REMOVED) > 0);
+        let (start, end) = (rig.log.log_start_offset(QueueId(1)), rig.log.log_end_offset(QueueId(1)));
+        drop(rig);
+        let mut rig = Rig::open(disk.clone(), settings, None).await.expect("opens");
+        assert_eq!((rig.log.log_start_offset(QueueId(1)), rig.log.log_end_offset(QueueId(1))), (start, end));
+        assert!(rig.read_all(1, start, 10_000).await.is_ok());
     });
 }
 
