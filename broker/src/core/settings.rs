@@ -57,7 +57,7 @@ pub struct TopicSettings {
     /// The largest batch accepted, in bytes.
     pub max_message_bytes: u32,
     /// Whether records carry the time of their append, and not the one that their producer gave them.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub append_time: bool,
 }
 
