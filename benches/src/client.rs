@@ -202,6 +202,21 @@ impl KafkaDriver {
         Ok(KafkaDriver { target: target.clone(), client, runtime })
     }
 
+    /// Until the system knows all of its nodes: one that is still forming has no controller to make topics, and the
+    /// library asks again who it is only when it is made to.
+    fn wait_for_nodes(&self, nodes: u32) -> Result<(), BenchError> {
+        let start = Instant::now();
+        loop {
+            let failed = kafka_error(&self.target, "ask for the nodes");
+            let metadata = self.client.inner().fetch_metadata(None, PATIENCE).map_err(failed)?;
+            if metadata.brokers().len() >= nodes as usize || start.elapsed() > PATIENCE {
+                // Too few in the end shows where the topic is made.
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     fn wait_for_leaders(&self, topic: &NewRun) -> Result<(), BenchError> {
         let target = &self.target;
         let start = Instant::now();
@@ -236,6 +251,9 @@ impl Driver for KafkaDriver {
             new = new.set(name, value);
         }
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
+        if plan.nodes > 1 {
+            self.wait_for_nodes(plan.nodes)?;
+        }
         let failed = kafka_error(target, "create a topic");
         let results = self.runtime.block_on(self.client.create_topics([&new], &options)).map_err(failed)?;
         if let Some(Err((_, code))) = results.into_iter().next() {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use mqassay_harness::plan::Plan;
+use mqassay_harness::plan::{Plan, Role};
 use mqassay_harness::process::world::{Node, ProcessWorld, Ran, SystemNode};
 use mqassay_harness::systems::{self, Options, Running};
 
@@ -94,6 +94,12 @@ fn translated(plan: &Plan, settings: Settings) -> Plan {
     // Its members wait for three seconds before a first rebalance, and up to 45 s for one that has crashed; each may
     // crash several times.
     plan.world.liveness_ms = plan.world.liveness_ms.max(LIVENESS_MS);
+    for client in &mut plan.clients {
+        // A shorter time-out is refused as the broker is set, and the member would never be in the group.
+        if let Role::Member { session_timeout_ms, .. } = &mut client.role {
+            *session_timeout_ms = (*session_timeout_ms).max(SESSION_TIMEOUT_MS);
+        }
+    }
     for topic in &mut plan.topics {
         // Auto-created topics would get the broker's number of partitions rather than the plan's.
         topic.auto_created = false;
@@ -105,6 +111,33 @@ fn translated(plan: &Plan, settings: Settings) -> Plan {
 
 /// The least bound of the phase in which everything must end, in milliseconds.
 const LIVENESS_MS: u64 = 300_000;
+/// Kafka's `group.min.session.timeout.ms`.
+const SESSION_TIMEOUT_MS: u64 = 6_000;
 const NAME: &str = "kafka";
 /// Topic settings that mean the same to Kafka.
 const KNOWN: &[&str] = &["retention.ms", "retention.bytes", "max.message.bytes", "min.insync.replicas"];
+
+#[cfg(test)]
+mod tests {
+    use mqassay_harness::plan::sample::sample;
+    use mqassay_scenarios::catalogue;
+
+    use super::*;
+
+    #[test]
+    fn members_ask_for_what_kafka_allows_and_topics_are_the_plans_own() {
+        let plan = sample(&catalogue::find("groups").expect("it is built in"), 1, None);
+        let for_kafka = translated(&plan, Settings::Safest);
+        let timeouts = |plan: &Plan| -> Vec<u64> {
+            let members = plan.clients.iter().filter_map(|client| match &client.role {
+                Role::Member { session_timeout_ms, .. } => Some(*session_timeout_ms),
+                Role::Producer { .. } | Role::Consumer { .. } => None,
+            });
+            members.collect()
+        };
+        assert!(timeouts(&plan).iter().any(|timeout| *timeout < SESSION_TIMEOUT_MS), "{:?}", timeouts(&plan));
+        assert!(timeouts(&for_kafka).iter().all(|timeout| *timeout >= SESSION_TIMEOUT_MS));
+        assert_ne!(for_kafka.topics[0].name, plan.topics[0].name);
+        assert_eq!((for_kafka.settings["flush"].as_str(), for_kafka.settings.len()), ("ack", 2));
+    }
+}

@@ -10,7 +10,7 @@ use mqassay_broker::core::config::{KEYS, NodeConfig};
 use mqassay_harness::artifact::folder::{self, KeptRun};
 use mqassay_harness::artifact::{RunLine, RunRecord, SummaryLine, VerdictKind, recovery};
 use mqassay_harness::check;
-use mqassay_harness::plan::Plan;
+use mqassay_harness::plan::{Fault, FaultAction, Plan};
 use mqassay_harness::process::ProcessOptions;
 use mqassay_harness::process::world::{Node, Outage, ProcessWorld, Ran, ReferenceNode};
 use mqassay_scenarios::campaign::{self, Keep, Options, fingerprint};
@@ -60,6 +60,7 @@ pub(crate) fn run(options: &Options, system: SystemName, telling: &Telling<'_>) 
     let mut progress = Progress::new("verify", campaign::total(options));
     let mut left_out: Vec<&'static str> = Vec::new();
     let mut outages: Vec<Outage> = Vec::new();
+    let mut is_half_cut = false;
     let mut kafka = Kafka::default();
     for plan in campaign::plans(options) {
         let scratch = tempfile::tempdir().map_err(Failure::undone)?;
@@ -70,6 +71,7 @@ pub(crate) fn run(options: &Options, system: SystemName, telling: &Telling<'_>) 
             SystemName::KafkaSafest => kafka.run(&plan, Settings::Safest)?,
         };
         left_out.extend(&ran.left_out);
+        is_half_cut |= system != SystemName::Reference && ran.plan.faults.iter().any(is_partition);
         outages.extend(ran.outages.iter().cloned());
         let record = judged(options, &ran, began)?;
         if telling.json {
@@ -90,6 +92,9 @@ pub(crate) fn run(options: &Options, system: SystemName, telling: &Telling<'_>) 
     if !left_out.is_empty() {
         eprintln!("mqassay: not made here, for want of a simulated disk or network: {}", left_out.join(", "));
     }
+    if is_half_cut {
+        eprintln!("mqassay: partitions cut clients' links only: {HALF_CUT}");
+    }
     let outages = outages::summed(&outages);
     if telling.json {
         outages.iter().try_for_each(|line| json_line(line).map(|text| tell(text.trim_end())))?;
@@ -99,6 +104,10 @@ pub(crate) fn run(options: &Options, system: SystemName, telling: &Telling<'_>) 
         outages.iter().for_each(|line| tell(&line.to_string()));
     }
     Ok(verify::exit(&summary))
+}
+
+fn is_partition(fault: &Fault) -> bool {
+    matches!(fault.action, FaultAction::Partition { .. })
 }
 
 /// A run that is not valid, with the line that runs it again; real time makes no promise that it ends alike.
@@ -195,6 +204,8 @@ fn judged(options: &Options, ran: &Ran, began: Instant) -> Result<RunRecord, Fai
     })
 }
 
+/// Why the links among the nodes of an external system stay.
+const HALF_CUT: &str = "its nodes advertise one address to all, so that no proxy can stand between two of them";
 /// How long a node may take until it listens.
 const READY: Duration = Duration::from_secs(30);
 /// How long a node may take to end at last.

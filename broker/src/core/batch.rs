@@ -16,6 +16,8 @@ pub const HEADER_BYTES: usize = 61;
 /// Bytes of the header that the batch's own CRC does not cover: base offset, length, leader epoch, magic, CRC.
 pub const UNCOVERED_BYTES: usize = 21;
 /// Bytes before the part that the length field counts.
+/// The attribute of a batch whose records carry the time of their append.
+const APPEND_TIME: i16 = 0x08;
 const LENGTH_PREFIX_BYTES: usize = 12;
 /// The most records of a batch that the record reader accepts; the count is the sender's word.
 pub const RECORDS_READ_MAX: i32 = 1 << 20;
@@ -154,6 +156,11 @@ impl BatchHeader {
         self.attributes & 0x07 != 0
     }
 
+    /// Whether all records carry the time of their append, which is the largest timestamp of the header.
+    pub fn has_append_time(&self) -> bool {
+        self.attributes & APPEND_TIME != 0
+    }
+
     /// Whether the batch belongs to a transaction.
     pub fn is_transactional(&self) -> bool {
         self.attributes & 0x10 != 0
@@ -266,6 +273,17 @@ impl Batch {
         Batch { header, bytes: bytes.freeze() }
     }
 
+    /// This batch with the time of its append for all of its records: the only change by which it is not stored as it came.
+    pub fn appended_at(&self, wall_ms: i64) -> Batch {
+        let mut bytes = BytesMut::from(&self.bytes[..]);
+        bytes[21..23].copy_from_slice(&(self.header.attributes | APPEND_TIME).to_be_bytes());
+        bytes[35..43].copy_from_slice(&wall_ms.to_be_bytes());
+        let crc = crc32c(&[&bytes[UNCOVERED_BYTES..]]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        let header = BatchHeader::decode(&bytes).expect("it has the length that it had");
+        Batch { header, bytes: bytes.freeze() }
+    }
+
     /// The batch's first 21 bytes with this base offset and leader epoch in them.
     pub(crate) fn uncovered(&self, base_offset: Offset, epoch: LeaderEpoch) -> [u8; UNCOVERED_BYTES] {
         let mut bytes = [0; UNCOVERED_BYTES];
@@ -324,6 +342,7 @@ pub fn read_records(mut batches: Bytes) -> Result<Vec<RecordAt>, BatchError> {
         let read = set.records.into_iter();
         found.extend(read.map(|record| {
             let Record { offset, timestamp, key, value, .. } = record;
+            let timestamp = if batch.header.has_append_time() { batch.header.max_timestamp } else { timestamp };
             RecordAt { offset: Offset(offset), timestamp, key, value }
         }));
     }
@@ -424,6 +443,20 @@ mod tests {
         let options = RecordEncodeOptions { version: 2, compression };
         RecordBatchEncoder::encode(&mut bytes, &records, &options).expect("encodes");
         bytes.freeze()
+    }
+
+    #[test]
+    fn the_time_of_the_append_is_that_of_every_record_and_the_checksum_holds() {
+        for codec in [Compression::None, Compression::Lz4] {
+            let came = Batch::take(&mut encoded(codec, &[5, 9, 7]), 0).expect("it is good");
+            let stamped = came.appended_at(1_000);
+            assert_eq!((stamped.header.max_timestamp, stamped.header.base_timestamp), (1_000, 5));
+            let again = Batch::take(&mut stamped.bytes.clone(), 0).expect("its checksum is right");
+            let read = read_records(again.bytes).expect("readable");
+            assert_eq!(read.iter().map(|record| record.timestamp).collect::<Vec<_>>(), [1_000; 3]);
+            let found = earliest_record_at_or_past(stamped.bytes, 1_000, Offset(0)).expect("readable");
+            assert_eq!(found, Some((Offset(0), 1_000)));
+        }
     }
 
     #[test]

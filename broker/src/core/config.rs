@@ -118,6 +118,7 @@ impl NodeConfig {
                     failover: true,
                 },
                 max_message_bytes: 1_048_588,
+                append_time: false,
             },
             flush_interval: Duration::from_millis(1000),
             retention_check: Duration::from_secs(300),

@@ -1,6 +1,6 @@
 //! Produce, versions 3 to 13: batches are checked, appended, and answered when the log's counted position has passed.
 //! acks=all waits for the high watermark; acks=1 for the leader's own counted position, which under `flush=ack` is durable.
-//! Departures from Kafka: transactional batches are refused; message.timestamp.type is CreateTime only; what waits when
+//! Departures from Kafka: transactional batches are refused; what waits when
 //! the in-sync set falls below its minimum, or when leadership goes, is answered NOT_ENOUGH_REPLICAS_AFTER_APPEND at once.
 //! The leader epoch that a batch carries is overwritten.
 
@@ -77,6 +77,8 @@ struct Accepted {
     log: LogId,
     base_offset: Offset,
     log_start: Offset,
+    /// The time that its records got; -1 where they keep their own.
+    append_time_ms: i64,
     end: Position,
     by: Confirmation,
     is_replicated: bool,
@@ -288,6 +290,8 @@ impl Core {
             }
         }
         let batch = checked_batch(records.unwrap_or_default(), place.max_message_bytes)?;
+        let batch = if place.append_time { batch.appended_at(now.wall_ms) } else { batch };
+        let append_time_ms = if place.append_time { now.wall_ms } else { -1 };
         let bytes = batch.bytes.len() as u64;
         let (base_offset, end) = match log.append(queue, batch, epoch, now, &mut effects.disk) {
             Ok(appended) => {
@@ -310,7 +314,7 @@ impl Core {
         };
         let log_start = log.log_start_offset(queue);
         self.mark_dirty(id);
-        Ok(Accepted { log: id, base_offset, log_start, end, by, is_replicated, confirmed })
+        Ok(Accepted { log: id, base_offset, log_start, append_time_ms, end, by, is_replicated, confirmed })
     }
 }
 
@@ -319,6 +323,7 @@ struct Place {
     partition: Partition,
     max_message_bytes: usize,
     min_insync_replicas: u32,
+    append_time: bool,
 }
 
 impl Place {
@@ -329,6 +334,7 @@ impl Place {
             partition,
             max_message_bytes: settings.max_message_bytes as usize,
             min_insync_replicas: settings.class.min_insync_replicas,
+            append_time: settings.append_time,
         })
     }
 }
@@ -372,6 +378,7 @@ fn partition_response(index: i32, result: Result<Accepted, Refused>) -> Partitio
             response
                 .with_error_code(error)
                 .with_base_offset(accepted.base_offset.0)
+                .with_log_append_time_ms(accepted.append_time_ms)
                 .with_log_start_offset(accepted.log_start.0)
         }
         Err(refused) => response

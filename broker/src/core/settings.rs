@@ -56,6 +56,9 @@ pub struct TopicSettings {
     pub class: LogClass,
     /// The largest batch accepted, in bytes.
     pub max_message_bytes: u32,
+    /// Whether records carry the time of their append, and not the one that their producer gave them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub append_time: bool,
 }
 
 /// Why a topic's setting is refused: INVALID_CONFIG with this message.
@@ -134,7 +137,7 @@ impl TopicSetting {
         match self {
             TopicSetting::CleanupPolicy => "What happens to old segments: `delete`.",
             TopicSetting::MaxMessageBytes => "The largest record batch accepted, in bytes.",
-            TopicSetting::MessageTimestampType => "Whose time a record carries: `CreateTime`.",
+            TopicSetting::MessageTimestampType => "Whose time a record carries: `CreateTime` or `LogAppendTime`.",
             TopicSetting::MinInsyncReplicas => "The fewest in-sync replicas with which acks=all is accepted.",
             TopicSetting::Failover => "Whether another replica takes over from a dead leader.",
             TopicSetting::Flush => "When an append is confirmed and durable: `ack`, `interval` or `os`.",
@@ -183,7 +186,8 @@ impl TopicSettings {
         match setting {
             TopicSetting::CleanupPolicy => "delete".to_owned(),
             TopicSetting::MaxMessageBytes => self.max_message_bytes.to_string(),
-            TopicSetting::MessageTimestampType => "CreateTime".to_owned(),
+            TopicSetting::MessageTimestampType if self.append_time => APPEND_TIME.to_owned(),
+            TopicSetting::MessageTimestampType => CREATE_TIME.to_owned(),
             TopicSetting::MinInsyncReplicas => self.class.min_insync_replicas.to_string(),
             TopicSetting::Failover => self.class.failover.to_string(),
             TopicSetting::UncleanLeaderElection => self.class.unclean_election.to_string(),
@@ -206,9 +210,12 @@ impl TopicSettings {
                 let parsed = value.parse().ok().filter(|bytes| *bytes <= i32::MAX as u32);
                 self.max_message_bytes = parsed.ok_or_else(|| refused("a size in bytes below 2^31"))?;
             }
-            TopicSetting::MessageTimestampType if value == "CreateTime" => {}
             TopicSetting::MessageTimestampType => {
-                return Err(refused("`CreateTime` (batches are stored as they come)"));
+                self.append_time = match value {
+                    CREATE_TIME => false,
+                    APPEND_TIME => true,
+                    _ => return Err(refused("`CreateTime` or `LogAppendTime`")),
+                };
             }
             TopicSetting::MinInsyncReplicas => {
                 let parsed = value.parse().ok().filter(|count| (1..=i32::MAX as u32).contains(count));
@@ -281,6 +288,9 @@ pub(crate) fn parse_or_never(value: &str) -> Option<Option<i64>> {
         _ => None,
     }
 }
+
+const CREATE_TIME: &str = "CreateTime";
+const APPEND_TIME: &str = "LogAppendTime";
 
 /// Sizes that a segment may have, in bytes.
 pub const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1024..=(1 << 31) - 1;

@@ -316,6 +316,25 @@ fn topics_are_changed_and_described_and_survive_snapshots() {
 }
 
 #[test]
+fn records_of_a_topic_with_append_time_carry_the_brokers_time() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let broker = start(&config(Layout::Shared, FlushMode::Ack), data.path());
+    let mut client = Client::dial(&broker);
+    assert_eq!(create(&mut client, "t", 1, &[("message.timestamp.type", "LogAppendTime")]), 0);
+    assert_eq!(create(&mut client, "bad", 1, &[("message.timestamp.type", "MyTime")]), 40);
+    let appended = produce(&mut client, "t", 0, batch(plain(), &[(1, "a"), (2, "b")]));
+    assert_eq!(appended.error_code, 0);
+    assert!(appended.log_append_time_ms > 2);
+    let partition = ListOffsetsPartition::default().with_timestamp(3).with_current_leader_epoch(-1);
+    let topic = ListOffsetsTopic::default().with_name(topic_name("t")).with_partitions(vec![partition]);
+    let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic]);
+    let listed = client.call(5, &request).topics.remove(0).partitions.remove(0);
+    assert_eq!((listed.error_code, listed.offset, listed.timestamp), (0, 0, appended.log_append_time_ms));
+    assert_eq!(create(&mut client, "own", 1, &[]), 0);
+    assert_eq!(produce(&mut client, "own", 0, batch(plain(), &[(1, "a")])).log_append_time_ms, -1);
+}
+
+#[test]
 fn authorized_operations_are_told_where_they_are_asked_for() {
     let data = tempfile::tempdir().expect("a temporary folder");
     let broker = start(&config(Layout::Shared, FlushMode::Ack), data.path());
