@@ -154,6 +154,8 @@ impl Sending<'_> {
     /// A new producer, as soon as the system takes one; none where it does not in time.
     fn again(&self, number: u32) -> Option<Box<dyn LoadProducer>> {
         let deadline = Instant::now() + Duration::from_secs_f64(self.load.seconds + self.load.patience_seconds);
+        // A system on its way back may take a connection and break it again at once.
+        std::thread::sleep(RETRY_INTERVAL);
         while number < self.plan.producers * GENERATIONS
             && Instant::now() < deadline
             && !self.is_over.load(Ordering::Relaxed)
@@ -221,9 +223,9 @@ impl Reading<'_> {
 }
 
 /// Clients that may take over from one another, at most.
-const GENERATIONS: u32 = 16;
+const GENERATIONS: u32 = 256;
 const BATCHING: Batching = Batching { linger_ms: 0, batch_bytes: 65_536, batch_records: BATCH_RECORDS_MAXIMUM };
 const SERVE_INTERVAL_NS: u64 = 1_000_000;
-const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// Nothing more for so long when everything acknowledged has been read: what was repeated has come too.
 const QUIET: Duration = Duration::from_secs(1);
