@@ -201,8 +201,13 @@ impl LoadProducer for AmqpProducer {
         let published = self.runtime.block_on(bounded(PATIENCE, publish));
         match published {
             Ok(confirm) => self.waiting.push_back((queue, sequence, confirm)),
-            // Whether it was sent is not known; the block goes on, and the record counts as not acknowledged.
-            Err(error) => self.fail(queue, sequence, error.to_string()),
+            // Whether it was sent is not known: the record counts as not acknowledged. The block goes on while it can.
+            Err(error) => {
+                self.fail(queue, sequence, error.to_string());
+                if !self.channel.status().connected() {
+                    return Err(error);
+                }
+            }
         }
         Ok(())
     }

@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{ApiKey, RequestHeader, ResponseHeader};
@@ -16,12 +17,15 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 use crate::SystemTarget;
 
 mod answers;
+mod law;
+
+pub use law::Law;
 
 /// What the broker does wrong or late, on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Behaviour {
-    /// How long every produce request is held before it is appended and answered.
-    pub delay: Duration,
+    /// How long produce requests are held before they are appended and answered.
+    pub law: Law,
     /// Every so many batches one has this defect.
     pub defect: Option<(Defect, u32)>,
 }
@@ -55,6 +59,8 @@ impl FakeBroker {
         let shared = Arc::new(Shared {
             address: listener.local_addr()?,
             behaviour,
+            started: Instant::now(),
+            producing: AtomicU32::new(0),
             stopped: AtomicBool::new(false),
             state: Mutex::new(State::default()),
             appended: Condvar::new(),
@@ -100,6 +106,9 @@ impl Drop for FakeBroker {
 struct Shared {
     address: SocketAddr,
     behaviour: Behaviour,
+    started: Instant,
+    /// Connections that have produced so far.
+    producing: AtomicU32,
     stopped: AtomicBool,
     state: Mutex<State>,
     appended: Condvar,
@@ -201,14 +210,51 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    while let Some(frame) = read_frame(&mut stream) {
-        let Some(answer) = answer(frame, shared) else { break };
-        if shared.is_stopped() || stream.write_all(&answer).is_err() {
-            break;
+    if shared.behaviour.law == Law::None {
+        while let Some(frame) = read_frame(&mut stream) {
+            if !reply(frame, &mut stream, shared) {
+                break;
+            }
         }
+    } else {
+        serve_late(&mut stream, shared);
     }
     // It fails where the client closed first.
     let _ = stream.shutdown(Shutdown::Both);
+}
+
+/// The same with produce requests held until the law lets them go. Another thread reads meanwhile, so that a request's
+/// arrival is known and not when its predecessor was let go.
+fn serve_late(stream: &mut TcpStream, shared: &Shared) {
+    let Ok(mut reading) = stream.try_clone() else { return };
+    let (sender, receiver) = sync_channel(PENDING_MAXIMUM);
+    let read = move || {
+        while let Some(frame) = read_frame(&mut reading) {
+            if sender.send((Instant::now(), frame)).is_err() {
+                return;
+            }
+        }
+    };
+    if std::thread::Builder::new().name("fake-reader".to_owned()).spawn(read).is_err() {
+        return;
+    }
+    let mut number = None;
+    for (arrived, frame) in receiver {
+        if frame.starts_with(&(ApiKey::Produce as i16).to_be_bytes()) {
+            let number = *number.get_or_insert_with(|| shared.producing.fetch_add(1, Ordering::Relaxed));
+            let released = shared.started + shared.behaviour.law.release(number, arrived - shared.started);
+            std::thread::sleep(released.saturating_duration_since(Instant::now()));
+        }
+        if !reply(frame, stream, shared) {
+            return;
+        }
+    }
+}
+
+/// Answers one request; whether the connection goes on.
+fn reply(frame: Bytes, stream: &mut TcpStream, shared: &Shared) -> bool {
+    let Some(answer) = answer(frame, shared) else { return false };
+    !shared.is_stopped() && stream.write_all(&answer).is_ok()
 }
 
 fn read_frame(stream: &mut TcpStream) -> Option<Bytes> {
@@ -242,6 +288,8 @@ fn wait_for_append<'a>(shared: &'a Shared, state: MutexGuard<'a, State>, deadlin
 }
 
 const BATCH_HEADER_BYTES: usize = 61;
+/// Requests of a connection that are held at once.
+const PENDING_MAXIMUM: usize = 65_536;
 const FRAME_BYTES_MAXIMUM: usize = 100 << 20;
 
 #[cfg(test)]

@@ -4,8 +4,11 @@
 
 mod amqp;
 mod assemble;
+pub mod availability;
 mod block;
 mod client;
+pub mod closed_form;
+mod crash_clients;
 mod driver;
 pub mod fake;
 mod nodes;

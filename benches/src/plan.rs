@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::availability::Availability;
+use crate::closed_form::ClosedForm;
 use crate::raw::bounds::Bounds;
 use crate::raw::idle::Idle;
 use crate::raw::plan::RawLoad;
@@ -45,6 +47,8 @@ pub struct LoadPlan {
     pub rate: Option<Rate>,
     /// Unthrottled blocks over a growing number of queues.
     pub sweep: Option<QueueSweep>,
+    /// The instrument on a broker whose latency is known in closed form.
+    pub closed_form: Option<ClosedForm>,
     /// Blocks of the raw driver, and the target that they are held against.
     pub raw: Option<RawLoad>,
     /// Both sweeps over queue counts with the raw driver.
@@ -55,6 +59,8 @@ pub struct LoadPlan {
     pub recovery: Option<Recovery>,
     /// Memory while clients misbehave.
     pub bounds: Option<Bounds>,
+    /// A steady rate through a broker's crash.
+    pub availability: Option<Availability>,
 }
 
 /// What a producer waits for.
@@ -211,6 +217,11 @@ impl LoadPlan {
         if self.nodes > 1 { format!("replicated, {class}") } else { class.to_owned() }
     }
 
+    /// Whether there are sections that connect for themselves.
+    fn has_own_sections(&self) -> bool {
+        self.closed_form.is_some() || self.availability.is_some()
+    }
+
     fn first_fault(&self) -> Option<String> {
         let mut checks = vec![
             (
@@ -227,8 +238,8 @@ impl LoadPlan {
             ((1..=64).contains(&self.producers), "producers is not in 1..=64"),
             (!self.idempotence || self.acks == Acks::All, "idempotence needs acks = \"all\""),
             (
-                self.has_library_sections() || self.has_raw_sections(),
-                "there is none of [throughput], [rate], [sweep], [raw], [scale], [idle], [recovery], [bounds]",
+                self.has_library_sections() || self.has_raw_sections() || self.has_own_sections(),
+                "there is none of [throughput], [rate], [sweep], [closed_form], [raw], [scale], [idle], [recovery], [bounds], [availability]",
             ),
         ];
         if let Some(warm_up) = &self.warm_up {
@@ -269,6 +280,8 @@ impl LoadPlan {
             ));
         }
         let own = checks.into_iter().find(|(holds, _)| !holds).map(|(_, reason)| reason.to_owned());
+        let own = own.or_else(|| self.closed_form.as_ref().and_then(|form| form.first_fault(self)).map(str::to_owned));
+        let own = own.or_else(|| self.availability.as_ref().and_then(Availability::first_fault).map(str::to_owned));
         let own = own.or_else(|| self.scale.as_ref().and_then(Scale::first_fault).map(str::to_owned));
         own.or_else(|| self.raw.as_ref().and_then(|raw| raw.first_fault(self)))
     }
@@ -338,6 +351,8 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("m8", include_str!("../plans/m8.toml")),
     ("scale", include_str!("../plans/scale.toml")),
     ("bounds", include_str!("../plans/bounds.toml")),
+    ("availability", include_str!("../plans/availability.toml")),
+    ("m9", include_str!("../plans/m9.toml")),
     ("m7", include_str!("../plans/m7.toml")),
 ];
 

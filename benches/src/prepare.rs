@@ -92,7 +92,7 @@ fn options() -> Result<systems::Options, BenchError> {
 }
 
 /// What `systems up` calls the system that this name measures.
-fn external(name: &str) -> Option<String> {
+pub(crate) fn external(name: &str) -> Option<String> {
     let system = name.split('@').next().unwrap_or(name);
     match system {
         "kafka" | "rocketmq" | "rabbitmq" => Some(name.to_owned()),
@@ -186,6 +186,22 @@ pub(crate) fn restart(target: &SystemTarget) -> Result<(SystemTarget, Option<Ref
     }
 }
 
+/// The first broker process of a provisioned system that answers.
+pub(crate) fn broker_role(name: &str, options: &systems::Options) -> Result<String, BenchError> {
+    let running = systems::status(name, options)?;
+    let broker = running.processes.iter().find(|process| process.is_broker);
+    broker.map(|process| process.role.clone()).ok_or_else(|| BenchError::NoRestart { system: name.to_owned() })
+}
+
+/// Starts a reference broker that was killed again, on the same data and at the same address: its clients wait there.
+pub(crate) fn restart_in_place(target: &SystemTarget) -> Result<(SystemTarget, Option<ReferenceBroker>), BenchError> {
+    let mut in_place = target.clone();
+    if let Some(Restart::Program { arguments, .. }) = &mut in_place.restart {
+        arguments.iter_mut().filter(|word| *word == ANY_ADDRESS).for_each(|word| word.clone_from(&target.bootstrap));
+    }
+    restart(&in_place)
+}
+
 /// A reference broker in a process of its own, ended when this is dropped.
 #[derive(Debug)]
 pub struct ReferenceBroker {
@@ -207,7 +223,7 @@ impl ReferenceBroker {
         flush: Flush,
         data_parent: &Path,
     ) -> Result<ReferenceBroker, BenchError> {
-        let listen = ["broker", "--listen", "127.0.0.1:0"].map(str::to_owned);
+        let listen = ["broker", "--listen", ANY_ADDRESS].map(str::to_owned);
         let set = ["--layout", layout, "--flush", flush.word()].map(str::to_owned);
         ReferenceBroker::start_as(executable, &[&listen[..], &set].concat(), layout, data_parent)
     }
@@ -351,6 +367,8 @@ fn listening_address(child: &mut Child) -> Result<String, String> {
     })
 }
 
+/// A free port on the loopback interface.
+const ANY_ADDRESS: &str = "127.0.0.1:0";
 const START_PATIENCE: Duration = Duration::from_secs(60);
 const RESTART_PATIENCE: Duration = Duration::from_secs(240);
 

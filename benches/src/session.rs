@@ -13,6 +13,7 @@ use mqassay_harness::measure::{manifest, steady};
 
 use crate::assemble::{self, Sample};
 use crate::block::{self, BATCH_RECORDS_MAXIMUM, RateBlock, ThroughputBlock, Unthrottled};
+use crate::closed_form::ClosedForm;
 use crate::driver::{self, Batching, Driver, NewRun};
 use crate::fake::FakeBroker;
 use crate::plan::{LoadPlan, QueueSweep, Rate, Throughput, WarmUp};
@@ -43,6 +44,9 @@ pub(crate) fn run(
     if let Some(sweep) = &plan.sweep {
         session.sweep(sweep)?;
     }
+    if let Some(form) = &plan.closed_form {
+        session.closed_form(form)?;
+    }
     if let Some(raw) = &plan.raw {
         session.raw(raw)?;
     }
@@ -58,6 +62,9 @@ pub(crate) fn run(
     if let Some(bounds) = &plan.bounds {
         session.bounds(bounds)?;
     }
+    if let Some(availability) = &plan.availability {
+        session.availability(availability);
+    }
     let stolen = manifest::stolen_share(stolen_before, manifest::stolen_and_total_ticks());
     Ok(session.finish(&stolen, meter.stop()))
 }
@@ -70,7 +77,7 @@ pub(crate) struct Session<'a> {
     dropped: Vec<Option<String>>,
     progress: &'a dyn Fn(Progress),
     salt: u64,
-    blocks_done: u32,
+    pub(crate) blocks_done: u32,
     blocks_total: u32,
     verdicts: Vec<Tally>,
     pub(crate) result: BenchResult,
@@ -121,9 +128,11 @@ impl<'a> Session<'a> {
             + plan.throughput.map_or(0, |load| load.pairs)
             + plan.rate.map_or(0, |load| load.pairs)
             + plan.sweep.as_ref().map_or(0, |sweep| sweep.pairs * sweep.queues.len() as u32)
-            + plan.raw.as_ref().map_or(0, |raw| raw.pairs * raw.shapes.len() as u32);
-        let null_sinks =
-            u32::from(plan.throughput.is_some()) + plan.sweep.as_ref().map_or(0, |sweep| sweep.queues.len() as u32);
+            + plan.raw.as_ref().map_or(0, |raw| raw.pairs * raw.shapes.len() as u32)
+            + plan.availability.as_ref().map_or(0, |load| load.settings.len() as u32);
+        let null_sinks = plan.closed_form.as_ref().map_or(0, ClosedForm::blocks)
+            + u32::from(plan.throughput.is_some())
+            + plan.sweep.as_ref().map_or(0, |sweep| sweep.queues.len() as u32);
         let tally = Tally { verdict: VerdictKind::Valid, verified: 0, anomalies: BTreeMap::new() };
         Ok(Session {
             plan,
@@ -368,7 +377,12 @@ impl<'a> Session<'a> {
     }
 
     fn topic(&self, index: usize, queues: u32) -> NewRun {
-        block::new_run(self.plan, &self.systems[index], u64::from(self.blocks_done), self.salt, queues)
+        self.topic_on(&self.systems[index], queues)
+    }
+
+    /// A topic for the next block.
+    pub(crate) fn topic_on(&self, target: &SystemTarget, queues: u32) -> NewRun {
+        block::new_run(self.plan, target, u64::from(self.blocks_done), self.salt, queues)
     }
 
     pub(crate) fn note(&mut self, index: usize, found: &Verification, unsettled: u64, first_error: Option<&str>) {
@@ -410,6 +424,12 @@ impl<'a> Session<'a> {
         if (pairs as usize) < mqassay_harness::measure::statistics::VALUES_MINIMUM {
             self.remark(format!("With {pairs} blocks per system the intervals are the range of the blocks' values; they show no difference."));
         }
+    }
+
+    /// Leaves a system out from here on, for this reason.
+    pub(crate) fn leave_out(&mut self, index: usize, reason: String) {
+        self.blocks_done += 1;
+        self.dropped[index] = Some(reason);
     }
 
     pub(crate) fn remark(&mut self, text: String) {

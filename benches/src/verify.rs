@@ -176,6 +176,14 @@ pub struct Verification {
     pub unknown: Option<String>,
 }
 
+impl Verification {
+    /// Of a block whose messages were only counted: nothing is known against it unless reading stopped before the end.
+    pub(crate) fn of_nothing(unread: Option<String>) -> Verification {
+        let verdict = if unread.is_some() { VerdictKind::Unknown } else { VerdictKind::Valid };
+        Verification { verdict, verified: 0, anomalies: BTreeMap::new(), unknown: unread }
+    }
+}
+
 /// Compares what was acknowledged with what was read. `unread` says why reading stopped before the end, if it did;
 /// `ends` are the end offsets that the broker reported after the last acknowledgement.
 pub fn judge(ledgers: &[Ledger], reader: &Reader, ends: &[i64], unread: Option<String>) -> Verification {

@@ -19,7 +19,7 @@ use crate::results::{Results, json_line};
 /// Arguments of `mqassay bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// A built-in plan (quick, compare, cluster, queues, scale, bounds, m1 to m8) or the path of a plan file (TOML)
+    /// A built-in plan (quick, compare, cluster, queues, scale, bounds, availability, m1 to m9) or a plan file's path (TOML)
     #[arg(default_value = "compare")]
     plan: String,
     /// Systems in place of the plan's; the first is the numerator of ratios
@@ -72,6 +72,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         }
         for sweep in &result.sweeps {
             tell(&json_line(sweep)?);
+        }
+        for timeline in &result.timelines {
+            tell(&json_line(timeline)?);
         }
         for part in result.targets.iter().chain(least_part(&result.targets)) {
             tell(&json_line(part)?);
@@ -182,7 +185,8 @@ pub(crate) fn print_figures(result: &BenchResult) {
     for part in &result.targets {
         let (target, text, outcome) = (&part.target, &part.part, if part.met { "met" } else { "missed" });
         let interval = format!("{:.3} ({:.3} to {:.3})", part.ratio, part.low, part.high);
-        tell(&format!("  {target}: {text}: {interval}, needs {}: {outcome}", part.needs));
+        let needs = part.at_most.map_or(part.needs.to_string(), |at_most| format!("{} to {at_most}", part.needs));
+        tell(&format!("  {target}: {text}: {interval}, needs {needs}: {outcome}"));
     }
     for verdict in &result.verdicts {
         tell(&format!("  verdict of {}: {}, {} messages", verdict.system, verdict.verdict, verdict.verified_messages));

@@ -76,7 +76,11 @@ const METRIC_TITLES: &[(&str, &str)] = &[
     ("acknowledge_p50_ns", "Acknowledgement latency, p50"),
     ("acknowledge_p99_ns", "Acknowledgement latency, p99"),
     ("end_to_end_service_p99_ns", "End-to-end from the actual send, p99"),
-    ("recovery_seconds", "Kill to every queue answering"),
+    ("recovery_seconds", "From kill to service"),
+    ("availability_gap_seconds", "Longest gap between messages"),
+    ("lost_messages", "Acknowledged and lost"),
+    ("repeated_messages", "Read again"),
+    ("unacknowledged_messages", "Never acknowledged"),
 ];
 
 #[cfg(test)]

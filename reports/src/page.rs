@@ -195,6 +195,8 @@ impl BenchSection {
             }
             charts.extend(drawn);
         }
+        // Only a plan that crashes a broker has one: it is not missed elsewhere.
+        charts.extend(chart::timeline::charts(bench, systems)?);
         // One more than fits is shown rather than hidden behind a line of its own.
         let remarks_shown = if bench.remarks.len() <= REMARKS_SHOWN_MAX + 1 { usize::MAX } else { REMARKS_SHOWN_MAX };
         let other: Vec<&MetricRow> = bench.rows.iter().collect();
@@ -221,7 +223,10 @@ fn target_row(part: &TargetPart) -> TargetRow {
         part: part.part.clone(),
         ratio: number::significant(part.ratio),
         interval: format!("{} to {}", number::significant(part.low), number::significant(part.high)),
-        needs: number::significant(part.needs),
+        needs: match part.at_most {
+            None => number::significant(part.needs),
+            Some(at_most) => format!("{} to {}", number::significant(part.needs), number::significant(at_most)),
+        },
         kind,
         outcome,
     }

@@ -133,9 +133,6 @@ fn init_producer_id(shared: &Shared) -> InitProducerIdResponse {
 }
 
 fn produce(request: &ProduceRequest, shared: &Shared) -> ProduceResponse {
-    if !shared.behaviour.delay.is_zero() {
-        std::thread::sleep(shared.behaviour.delay);
-    }
     let mut state = shared.state();
     let State { topics, batches, .. } = &mut *state;
     let mut defect = || {

@@ -114,7 +114,16 @@ impl Session<'_> {
         for (part, ratio, needs) in parts {
             let (target, part) = (self.plan.name.clone(), format!("{name}, {what}: {part}"));
             let met = ratio >= needs;
-            self.result.targets.push(TargetPart { target, part, ratio, low: ratio, high: ratio, needs, met });
+            self.result.targets.push(TargetPart {
+                target,
+                part,
+                ratio,
+                low: ratio,
+                high: ratio,
+                needs,
+                at_most: None,
+                met,
+            });
         }
         // A broker that has stopped answering cannot be measured any further.
         let deleted = TopicAdmin::connect(&target.bootstrap).and_then(|mut admin| admin.delete(&lanes));
@@ -137,6 +146,7 @@ fn shape_of(bounds: &Bounds, kind: Kind) -> RawShape {
         records_per_second: Some(bounds.records_per_second),
         linger: Linger::None,
         consumers: 1,
+        is_bare: false,
         rounds_maximum: None,
         records_maximum: 100_000_000,
     }
@@ -187,6 +197,7 @@ fn flood(target: &SystemTarget, lanes: &Lanes, requests: Option<u32>, is_over: &
         batches: 1,
         acks: 1,
         producer: ProducerIdentity::NONE,
+        is_bare: false,
         timestamp_ms: 0,
     });
     let mut number = 0;

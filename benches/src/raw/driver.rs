@@ -130,7 +130,7 @@ pub(super) fn measure(load: &Load<'_>) -> io::Result<RawBlock> {
         },
         unsettled: driver.check.unsettled,
         first_error: driver.first_error,
-        verification: driver.check.judge(unread),
+        verification: if load.shape.is_bare { Verification::of_nothing(unread) } else { driver.check.judge(unread) },
     })
 }
 
@@ -463,7 +463,7 @@ impl<'a> Driver<'a> {
                     return;
                 }
                 if error == 0 {
-                    check.acknowledge(lane, asked.records, Some(base));
+                    check.acknowledge(lane, asked.records, Some(base).filter(|_| !load.shape.is_bare));
                 } else {
                     check.refuse(lane, asked.records);
                     first_error.get_or_insert_with(|| format!("error {error} to a produce request"));
@@ -535,6 +535,10 @@ impl<'a> Driver<'a> {
                     return;
                 }
                 check.note_high_watermark(queue, part.high_watermark);
+                if load.shape.is_bare {
+                    wire::walk_heads(part.records, &mut |base, count| check.count(queue, base, count));
+                    return;
+                }
                 let walked = wire::walk_batches(part.records, &mut |offset, value| {
                     note(check.read(queue, Some(offset), value), now_ns);
                 });
@@ -585,6 +589,7 @@ impl Producer {
             batches: shape.batches_per_request,
             acks: load.acks,
             producer,
+            is_bare: shape.is_bare,
             timestamp_ms: i64::try_from(now.as_millis()).unwrap_or(0),
         });
         let lanes = load.lanes.of(client);

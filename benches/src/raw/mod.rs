@@ -13,6 +13,6 @@ pub mod plan;
 pub mod recovery;
 pub mod relay;
 pub mod scale;
-mod session;
+pub(crate) mod session;
 mod template;
 mod wire;

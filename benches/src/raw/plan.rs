@@ -54,6 +54,10 @@ pub struct RawShape {
     /// Connections that fetch while others produce; 0 reads everything back afterwards.
     #[serde(default)]
     pub consumers: u32,
+    /// Values are sent as the template has them and only counted when they are read: what a client costs that verifies
+    /// nothing, to hold the verification against. Such a block proves nothing about the messages.
+    #[serde(default, rename = "bare")]
+    pub is_bare: bool,
     /// The shape takes part in the first rounds only, where its blocks are long.
     pub rounds_maximum: Option<u32>,
     /// A block ends early at this many records.
@@ -181,6 +185,10 @@ impl RawShape {
             (self.consumers <= queues && self.consumers <= 64, "consumers is above the queues, or above 64"),
             ((1..=1_000_000_000).contains(&self.records_maximum), "records_maximum is not in 1..=1000000000"),
             (self.records_per_second != Some(0), "records_per_second is 0"),
+            (
+                !self.is_bare || (!is_relayed && queues >= self.connections),
+                "bare needs a broker and a queue a connection",
+            ),
             (self.linger == Linger::Full || batches == 1, "linger = \"none\" needs one batch a request"),
         ]
         .into_iter()

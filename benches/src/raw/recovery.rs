@@ -54,6 +54,7 @@ impl Session<'_> {
                 low: ratio.low,
                 high: ratio.high,
                 needs: recovery.needs,
+                at_most: None,
                 met: ratio.low >= recovery.needs,
             });
         }
@@ -138,13 +139,14 @@ fn shape_of(recovery: &Recovery, lanes: &Lanes, records_maximum: u64) -> RawShap
         records_per_second: None,
         linger: Linger::Full,
         consumers: 0,
+        is_bare: false,
         rounds_maximum: None,
         records_maximum,
     }
 }
 
 /// Kills the process and waits until it is gone, or a zombie that holds nothing.
-fn kill(target: &SystemTarget) -> io::Result<()> {
+pub(crate) fn kill(target: &SystemTarget) -> io::Result<()> {
     let unknown = || io::Error::other("its process is not on this machine");
     let pid = target.pid.ok_or_else(unknown)?;
     let signalled = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(unknown)?;

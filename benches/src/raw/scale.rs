@@ -75,6 +75,7 @@ impl Scale {
             records_per_second,
             linger: Linger::Full,
             consumers: 0,
+            is_bare: false,
             rounds_maximum: None,
             records_maximum: self.records_maximum,
         }

@@ -210,6 +210,7 @@ impl Session<'_> {
                 low: ratio.low,
                 high: ratio.high,
                 needs: part.needs,
+                at_most: None,
                 met: ratio.low >= part.needs,
             });
         }
@@ -281,7 +282,7 @@ pub(super) fn rows_of(plan: &str, system: &str, metric: &str, values: &[f64]) ->
 }
 
 /// A row of one reading.
-pub(super) fn one_row(plan: &str, system: &str, metric: &str, value: f64) -> MetricRow {
+pub(crate) fn one_row(plan: &str, system: &str, metric: &str, value: f64) -> MetricRow {
     rows_of(plan, system, metric, &[value]).expect("one value has a median")
 }
 

@@ -20,6 +20,8 @@ pub(super) struct RequestShape {
     pub(super) batches: u32,
     pub(super) acks: i16,
     pub(super) producer: ProducerIdentity,
+    /// Whether values go unstamped.
+    pub(super) is_bare: bool,
     /// Wall clock, milliseconds, of every record.
     pub(super) timestamp_ms: i64,
 }
@@ -101,7 +103,8 @@ impl Template {
         self.frame[at + 4..at + 8].copy_from_slice(&size_of(batch_bytes).to_be_bytes());
         let batch = &mut self.frame[at + ENTRY_HEAD_BYTES..at + ENTRY_HEAD_BYTES + batch_bytes];
         let (intended_ns, sent_ns) = times;
-        for (sequence, &value_at) in (slot.sequence_first..).zip(&self.values_at[..records]) {
+        let stamped = if self.shape.is_bare { 0 } else { records };
+        for (sequence, &value_at) in (slot.sequence_first..).zip(&self.values_at[..stamped]) {
             let stamp = Stamp { client: self.shape.client, queue: slot.queue, sequence, intended_ns, sent_ns };
             payload::patch(&mut batch[value_at..value_at + self.shape.record_bytes], stamp);
         }
@@ -206,6 +209,7 @@ mod tests {
             batches,
             acks: -1,
             producer: ProducerIdentity { id: 5, epoch: 1 },
+            is_bare: false,
             timestamp_ms: 1_700_000_000_000,
         }
     }

@@ -150,6 +150,17 @@ pub(super) enum Walked {
     Malformed,
 }
 
+/// Walks record batches by their headers alone and gives each one's base offset and count of records; stops at what is
+/// cut or malformed.
+pub(super) fn walk_heads(mut set: &[u8], on_batch: &mut dyn FnMut(i64, u32)) {
+    while set.len() >= BATCH_HEADER_BYTES {
+        let (Ok(length), Ok(count)) = (usize::try_from(be_i32(set, 8)), u32::try_from(be_i32(set, 57))) else { return };
+        let Some((_, rest)) = set.split_at_checked(12 + length) else { return };
+        on_batch(be_i64(set, 0), count);
+        set = rest;
+    }
+}
+
 /// Walks record batches and gives each record's offset and value; the value is none where the batch's checksum is wrong.
 pub(super) fn walk_batches(mut set: &[u8], on_record: &mut dyn FnMut(i64, Option<&[u8]>)) -> Walked {
     let mut next_offset = None;

@@ -26,6 +26,9 @@ pub struct BenchResult {
     /// Parts of a target, each a ratio and what it needs.
     #[serde(default)]
     pub targets: Vec<TargetPart>,
+    /// Runs through a broker's crash.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timelines: Vec<Timeline>,
     /// The verdict on each system's messages of this run.
     pub verdicts: Vec<SystemVerdict>,
     /// Things a reader must know: classes that differ, client-bound figures, what was not measured and why.
@@ -93,13 +96,29 @@ pub struct TargetPart {
     pub high: f64,
     /// The least ratio that meets it.
     pub needs: f64,
+    /// The greatest ratio that meets it, where more is not better for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<f64>,
     /// Whether the whole interval meets it, with a green verdict.
     pub met: bool,
 }
 
+impl TargetPart {
+    /// Whether an interval lies within what is needed.
+    pub fn is_met_by(low: f64, high: f64, needs: f64, at_most: Option<f64>) -> bool {
+        low >= needs && at_most.is_none_or(|at_most| high <= at_most)
+    }
+
+    /// How far it is above what it needs, as a ratio; below 1 it falls short.
+    fn margin(&self) -> f64 {
+        let above = self.ratio / self.needs;
+        self.at_most.map_or(above, |at_most| above.min(at_most / self.ratio))
+    }
+}
+
 /// The part that is furthest from what it needs; none of nothing.
 pub fn least_part(parts: &[TargetPart]) -> Option<&TargetPart> {
-    parts.iter().min_by(|a, b| (a.ratio / a.needs).total_cmp(&(b.ratio / b.needs)))
+    parts.iter().min_by(|a, b| a.margin().total_cmp(&b.margin()))
 }
 
 /// A latency spectrum.
@@ -147,6 +166,48 @@ pub struct SweepPoint {
     pub records_per_batch: f64,
 }
 
+/// What a client saw of a broker's crash under a steady rate; times are seconds after the load's start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Timeline {
+    /// The system's name.
+    pub system: String,
+    /// How careful clients and topics were: `default` or `safest`.
+    pub setting: String,
+    /// The durability class that this means.
+    pub durability: String,
+    /// Width of a point, seconds.
+    pub window_seconds: f64,
+    /// When the broker was killed.
+    pub killed_seconds: f64,
+    /// When it was started again.
+    pub restarted_seconds: f64,
+    /// When the first message came through that was sent after the kill; none where none did.
+    pub recovered_seconds: Option<f64>,
+    /// The longest time between two messages.
+    pub gap_seconds: f64,
+    /// Messages acknowledged and never read.
+    pub lost: u64,
+    /// Messages read more than once, counted once for each time too many.
+    pub repeated: u64,
+    /// Messages sent whose acknowledgement never came, stored or not.
+    pub unacknowledged: u64,
+    /// What was read, window by window.
+    pub points: Vec<TimelinePoint>,
+}
+
+/// One window of a timeline.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct TimelinePoint {
+    /// Where the window begins, seconds after the load's start.
+    pub seconds: f64,
+    /// Messages read in it, per second.
+    pub records_per_second: f64,
+    /// Median time from intended send to reading, of what was read in it.
+    pub latency_p50_ns: Option<u64>,
+    /// The longest.
+    pub latency_max_ns: Option<u64>,
+}
+
 /// The verdict on one system's messages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SystemVerdict {
@@ -181,6 +242,10 @@ pub const METRICS: &[(&str, &str, bool)] = &[
     ("acknowledge_p99_ns", "ns", false),
     ("client_busy_share", "ratio", false),
     ("recovery_seconds", "s", false),
+    ("availability_gap_seconds", "s", false),
+    ("lost_messages", "messages", false),
+    ("repeated_messages", "messages", false),
+    ("unacknowledged_messages", "messages", false),
     ("records_per_batch", "records", true),
     ("end_to_end_p50_ns", "ns", false),
     ("end_to_end_p99_ns", "ns", false),

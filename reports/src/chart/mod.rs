@@ -11,6 +11,7 @@ mod scale;
 pub(crate) mod spectrum;
 pub(crate) mod sweep;
 pub(crate) mod throughput;
+pub(crate) mod timeline;
 
 use std::collections::BTreeSet;
 
@@ -87,7 +88,8 @@ impl Systems {
             let ratios = bench.ratios.iter().flat_map(|row| row.ratio_of.iter());
             let spectra = bench.spectra.iter().map(|spectrum| &spectrum.system);
             let sweeps = bench.sweeps.iter().map(|sweep| &sweep.system);
-            for name in rows.chain(ratios).chain(spectra).chain(sweeps) {
+            let timelines = bench.timelines.iter().map(|timeline| &timeline.system);
+            for name in rows.chain(ratios).chain(spectra).chain(sweeps).chain(timelines) {
                 if seen.insert(name.clone()) {
                     names.push(name.clone());
                 }
