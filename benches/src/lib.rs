@@ -4,8 +4,10 @@
 
 mod amqp;
 mod assemble;
+pub mod backlog;
 mod block;
 mod client;
+pub mod consumers;
 mod driver;
 pub mod fake;
 pub mod payload;

@@ -1,6 +1,7 @@
 //! `mqassay claims`: the claims that the project began from, each an experiment that anyone can run again. The ledger is
 //! data (`cli/claims/ledger.toml`); a verdict is computed from runs by the rules written there, and kept with them.
 
+mod experiments;
 mod rule;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use crate::exit::{Exit, Failure};
 use crate::progress::tell;
 use crate::report::write_page;
 use crate::results::cannot;
+use experiments::Experiment;
 use rule::{Outcome, Rule};
 
 /// Arguments of `mqassay claims`.
@@ -66,6 +68,8 @@ struct Claim {
     text: String,
     #[serde(default)]
     plans: Vec<String>,
+    /// What is run in place of plans.
+    experiment: Option<Experiment>,
     #[serde(default)]
     systems: Vec<String>,
     #[serde(default)]
@@ -128,6 +132,10 @@ fn run_claims(ledger: &Ledger, run: &Run) -> Result<Exit, Failure> {
             let result = bench::measure(&plan, systems)?;
             exit = exit.max(bench::exit(&result));
             results.push(result);
+        }
+        if let Some(experiment) = claim.experiment {
+            results = experiments::run(experiment, systems)?;
+            exit = results.iter().map(bench::exit).fold(exit, Exit::max);
         }
         let outcomes: Vec<Outcome> = claim.rule.iter().map(|rule| rule.apply(&results)).collect();
         for outcome in &outcomes {
@@ -221,7 +229,9 @@ mod tests {
         wanted.sort();
         assert_eq!(ids, wanted);
         for claim in &ledger.claim {
-            let is_tested = !claim.plans.is_empty() && !claim.systems.is_empty() && !claim.rule.is_empty();
+            let is_tested = (claim.experiment.is_some() || !claim.plans.is_empty())
+                && !claim.systems.is_empty()
+                && !claim.rule.is_empty();
             assert_ne!(is_tested, claim.needs.is_some(), "{}", claim.id);
             for plan in &claim.plans {
                 LoadPlan::named(plan).unwrap();
