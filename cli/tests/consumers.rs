@@ -23,8 +23,17 @@ fn lines(arguments: &[&str]) -> Vec<Value> {
 #[test]
 fn idempotent_sinks_bear_a_consumers_deaths_and_their_mistaken_kin_do_not() {
     let sinks = "unique-index,offsets-in-transaction,mark-then-apply,apply-then-mark";
-    let found =
-        lines(&["sinks", "run", "--json", "--messages", "300", "--sinks", sinks, "--faults", "kill-marked,kill-applied"]);
+    let found = lines(&[
+        "sinks",
+        "run",
+        "--json",
+        "--messages",
+        "300",
+        "--sinks",
+        sinks,
+        "--faults",
+        "kill-marked,kill-applied",
+    ]);
     assert_eq!(found.len(), 8);
     let count = |sink: &str, fault: &str, name: &str| {
         let cell = found.iter().find(|one| one["sink"] == sink && one["fault"] == fault).unwrap();

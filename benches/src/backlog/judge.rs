@@ -266,7 +266,7 @@ mod tests {
             ([(100, 600, 5_000), (100, 600, 5_000)], Some(200.0), Cause::NoBacklog),
             ([(2_500, 1_500, 500), (2_500, 1_500, 500)], None, Cause::Unknown),
             // Too little was due for a queue that stands to mean anything.
-            ([(3, 0, 2), (3, 3, 0)], Some(0.6), Cause::WeakConsumer),
+            ([(3, 0, 2), (3, 3, 0)], Some(0.6), Cause::NoBacklog),
         ];
         for (queues, usual, expected) in cases {
             let found = judge(&window(queues, usual));

@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::types::RDKafkaErrorCode;
 
 use crate::consumers::{ConsumerError, io_error, kafka, kafka_error};
 
@@ -147,18 +149,25 @@ impl Sending {
         value.extend(std::iter::repeat_n('.', self.record_bytes.saturating_sub(value.len())));
         let queue = (number % u64::from(self.dial.queues.load(Ordering::SeqCst))) as i32;
         lock(&self.sent).records += 1;
+        let start = Instant::now();
         loop {
             let record: BaseRecord<'_, (), str, usize> =
                 BaseRecord::with_opaque_to(&self.topic, due.as_nanos() as usize).partition(queue).payload(&value);
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
-                Err((error, _)) if error.rdkafka_error_code() == Some(rdkafka::types::RDKafkaErrorCode::QueueFull) => {
+                // The buffer empties; a queue that was just added is heard of with the next look at the metadata.
+                Err((error, _)) if passes(&error) && start.elapsed() < kafka::PATIENCE => {
                     self.producer.poll(Duration::from_millis(1));
                 }
                 Err((source, _)) => return Err(kafka_error("send")(source)),
             }
         }
     }
+}
+
+/// Whether a refusal of the client library is gone after a while.
+fn passes(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull | RDKafkaErrorCode::UnknownPartition))
 }
 
 /// How the consumers of a group are turned while they run, and what they have done.

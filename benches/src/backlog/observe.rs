@@ -42,6 +42,8 @@ const SLOTS: i64 = 40;
 const SLOTS_MINIMUM: usize = 3;
 
 type Queue = (String, i32);
+type Owners = BTreeMap<Queue, String>;
+type Members = BTreeSet<String>;
 
 /// One look.
 #[derive(Debug, Clone)]
@@ -49,8 +51,8 @@ struct Look {
     at: Instant,
     /// End and committed offset.
     offsets: BTreeMap<Queue, (i64, i64)>,
-    owners: BTreeMap<Queue, String>,
-    members: Option<BTreeSet<String>>,
+    owners: Owners,
+    members: Option<Members>,
 }
 
 /// Looks at the group for the whole window.
@@ -170,7 +172,7 @@ impl Onlooker<'_> {
     }
 
     /// Who owns what, and who there is. A cluster that does not describe the group leaves both empty.
-    fn owners(&self) -> Result<(BTreeMap<Queue, String>, Option<BTreeSet<String>>), ConsumerError> {
+    fn owners(&self) -> Result<(Owners, Option<Members>), ConsumerError> {
         let groups = self.consumer.fetch_group_list(Some(&self.options.group), ASK);
         let groups = groups.map_err(kafka_error("describe the group"))?;
         let Some(group) = groups.groups().iter().find(|group| group.name() == self.options.group) else {
@@ -183,7 +185,7 @@ impl Onlooker<'_> {
         let mut owners = BTreeMap::new();
         for member in group.members() {
             for queue in member.assignment().map(assigned).unwrap_or_default() {
-                owners.insert(queue, format!("{} ({})", member.id(), member.client_host()));
+                owners.insert(queue, member.id().to_owned());
             }
         }
         Ok((owners, Some(group.members().iter().map(|member| member.id().to_owned()).collect())))

@@ -85,8 +85,9 @@ pub fn as_sent(messages: &[Message], sent: Sent) -> Vec<Message> {
         Sent::Overtaken => {
             let mut log = messages.to_vec();
             let next = KEYS as usize;
-            for index in 0..log.len().saturating_sub(next) {
-                if messages[index].version % OVERTAKEN_EVERY == 2 {
+            let followed = messages.len().saturating_sub(next);
+            for (index, message) in messages.iter().enumerate().take(followed) {
+                if message.version % OVERTAKEN_EVERY == 2 {
                     log.swap(index, index + next);
                 }
             }

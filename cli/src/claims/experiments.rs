@@ -149,6 +149,12 @@ fn sinks_on(system: System, gathered: &mut Gathered) -> Result<(), Failure> {
                 let judged: Vec<trial::Outcome> = of().cloned().collect();
                 let messages = judged.iter().map(|one| one.messages).sum();
                 gathered.verdict(&plan, system, sinks::exit(&judged), messages);
+                let cell = |one: &trial::Outcome| {
+                    format!("{} {}/{} of {}", one.fault, one.effects.lost, one.effects.doubled, one.effects.deliveries)
+                };
+                let cells: Vec<String> = judged.iter().map(cell).collect();
+                let remark = format!("{}, lost/doubled of deliveries: {}", system.name(), cells.join(", "));
+                gathered.result(&plan).remarks.push(remark);
             }
         }
     }
