@@ -13,8 +13,8 @@ use mqassay_benches::consumers::faults::{Fault, Promise};
 use mqassay_benches::consumers::sink::SinkKind;
 use mqassay_benches::consumers::trial;
 use mqassay_harness::measure::manifest;
-use mqassay_harness::measure::result::{BenchResult, METRICS, MetricRow, Sweep, SweepPoint, SystemVerdict};
-use mqassay_harness::measure::statistics::median_interval;
+use mqassay_harness::measure::result::{BenchResult, METRICS, MetricRow, RatioRow, Sweep, SweepPoint, SystemVerdict};
+use mqassay_harness::measure::statistics::{median_interval, ratio_interval};
 use serde::Deserialize;
 
 use crate::backlog;
@@ -225,6 +225,7 @@ fn asynchrony_on(system: System, gathered: &mut Gathered) -> Result<(), Failure>
     let found = uses::asynchrony(&cluster, 6, Duration::from_secs(4)).map_err(failure)?;
     latencies("asynchrony/quick", system, &found.quick, gathered);
     latencies("asynchrony/slow", system, &found.slow, gathered);
+    over("asynchrony/slow", system, "quick", (&found.slow, &found.quick), gathered);
     Ok(())
 }
 
@@ -232,6 +233,22 @@ fn latencies(plan: &str, system: System, found: &Latencies, gathered: &mut Gathe
     gathered.median(plan, system, "acknowledge_p50_ns", &found.p50_ns);
     gathered.median(plan, system, "acknowledge_p99_ns", &found.p99_ns);
     gathered.verdict(plan, system, Exit::Valid, 0);
+}
+
+/// The ratio of the medians, block by block, to those beside other consumers.
+fn over(plan: &str, system: System, other: &str, (found, than): (&Latencies, &Latencies), gathered: &mut Gathered) {
+    let pairs: Vec<(f64, f64)> = found.p50_ns.iter().copied().zip(than.p50_ns.iter().copied()).collect();
+    let Some(interval) = ratio_interval(&pairs, 1) else { return };
+    let ratio = RatioRow {
+        plan: plan.to_owned(),
+        metric: "acknowledge_p50_ns".to_owned(),
+        ratio_of: [system.name().to_owned(), format!("{} beside {other} consumers", system.name())],
+        ratio: interval.value,
+        low: interval.low,
+        high: interval.high,
+        pairs: pairs.len() as u32,
+    };
+    gathered.result(plan).ratios.push(ratio);
 }
 
 fn burst_on(system: System, gathered: &mut Gathered) -> Result<(), Failure> {
@@ -255,6 +272,7 @@ fn decoupling_on(system: System, gathered: &mut Gathered) -> Result<(), Failure>
     let found = uses::decoupling(&cluster, minute, minute).map_err(failure)?;
     latencies("decoupling/running", system, &found.running, gathered);
     latencies("decoupling/stopped", system, &found.stopped, gathered);
+    over("decoupling/stopped", system, "running", (&found.stopped, &found.running), gathered);
     gathered.count("decoupling/stopped", system, "records_missing", found.missing as f64);
     gathered.count("decoupling/stopped", system, "drain_seconds", found.drained_seconds);
     Ok(())
