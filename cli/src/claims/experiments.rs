@@ -39,6 +39,20 @@ pub(crate) enum Experiment {
     Decoupling,
 }
 
+impl Experiment {
+    /// How the names of its results begin.
+    pub(crate) fn gives(self) -> &'static [&'static str] {
+        match self {
+            Experiment::Sinks => &["sinks", "mistakes"],
+            Experiment::Acknowledge => &["acknowledge"],
+            Experiment::Backlog => &["backlog"],
+            Experiment::Asynchrony => &["asynchrony"],
+            Experiment::Burst => &["burst"],
+            Experiment::Decoupling => &["decoupling"],
+        }
+    }
+}
+
 /// Runs it on each system that can be had.
 pub(crate) fn run(experiment: Experiment, systems: &[String]) -> Result<Vec<BenchResult>, Failure> {
     let mut gathered = Gathered { manifest: manifest::machine(&std::env::temp_dir()), results: Vec::new() };
