@@ -8,6 +8,7 @@ use mqassay_benches::backlog::judge::Cause;
 use mqassay_benches::consumers::ConsumerError;
 use mqassay_benches::consumers::cluster::{Cluster, System};
 
+use crate::bench::end_brokers_on_signal;
 use crate::exit::{Exit, Failure};
 use crate::progress::tell;
 use crate::results::{cannot, json_line};
@@ -71,6 +72,7 @@ pub(crate) fn cases(
     (runs, cures): (u64, u64),
     told: &mut dyn FnMut(&Outcome),
 ) -> Result<Vec<Outcome>, Failure> {
+    end_brokers_on_signal().map_err(Failure::undone)?;
     let executable = std::env::current_exe().map_err(Failure::undone)?;
     let cluster = Cluster::start(system, 1, &executable).map_err(failure)?;
     let mut outcomes = Vec::new();

@@ -3,7 +3,6 @@
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Subcommand;
 use mqassay_benches::consumers::ConsumerError;
@@ -14,6 +13,7 @@ use mqassay_benches::consumers::sink::SinkKind;
 use mqassay_benches::consumers::trial::{self, MESSAGES_MINIMUM, Outcome};
 use mqassay_benches::consumers::worker::{self, WorkerOptions};
 
+use crate::bench::end_brokers_on_signal;
 use crate::exit::{Exit, Failure};
 use crate::progress::tell;
 use crate::results::{cannot, json_line};
@@ -90,6 +90,7 @@ fn run_sinks(run: &Run) -> Result<Exit, Failure> {
         faults: faults.clone(),
         messages: run.messages,
     };
+    end_brokers_on_signal().map_err(Failure::undone)?;
     let json = run.place.json;
     let outcomes = trial::run(&options, &mut |outcome| {
         if !json {
@@ -117,6 +118,7 @@ pub(crate) fn exit(outcomes: &[Outcome]) -> Exit {
 fn run_acknowledge(place: &Place) -> Result<Exit, Failure> {
     let executable = std::env::current_exe().map_err(Failure::undone)?;
     let system = System::named(&place.system).map_err(failure)?;
+    end_brokers_on_signal().map_err(Failure::undone)?;
     let json = place.json;
     let outcomes = acknowledge::run(system, &executable, &mut |outcome| {
         if !json {
@@ -191,27 +193,28 @@ fn table(sinks: &[SinkKind], faults: &[Fault], outcomes: &[Outcome]) {
 
 /// The consumer's process. It ends with its standard input, which ends with the process that started it.
 fn work(orders: &str) -> Result<Exit, Failure> {
-    static OVER: AtomicBool = AtomicBool::new(false);
     let options: WorkerOptions = serde_json::from_str(orders).map_err(Failure::usage)?;
     std::thread::spawn(|| {
         let mut rest = Vec::new();
         // Whatever ends it, there is nobody left to consume for.
         let _ = std::io::stdin().read_to_end(&mut rest);
-        OVER.store(true, Ordering::SeqCst);
+        // Leaving its group in good order would take as long as the group's broker, which may be gone as well.
+        std::process::exit(0);
     });
     let say = |line: &str| {
         // Whoever started it may be gone; then the standard input has ended as well.
         let mut output = std::io::stdout().lock();
         let _ = writeln!(output, "{line}").and_then(|()| output.flush());
     };
-    worker::run(&options, &OVER, &say).map_err(failure)?;
-    Ok(Exit::Valid)
+    match worker::run(&options, &say).map_err(failure)? {}
 }
 
 /// What a trial that could not be made means to the command.
 pub(crate) fn failure(error: ConsumerError) -> Failure {
     match error {
-        ConsumerError::Unknown { .. } => Failure::usage(error),
+        ConsumerError::Unknown { .. } | ConsumerError::NoTopics { .. } | ConsumerError::NoQueues { .. } => {
+            Failure::usage(error)
+        }
         error => Failure::undone(error),
     }
 }

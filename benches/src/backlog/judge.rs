@@ -153,8 +153,11 @@ fn cause(window: &Window, lags: [i64; 2], diagnosis: &mut Diagnosis) -> Cause {
         say(diagnosis, "everything is consumed".to_owned());
         return Cause::NoBacklog;
     }
-    if window.members == Some(0) && consumed == 0.0 {
-        say(diagnosis, format!("{} records wait, and the group has no members", lags[1]));
+    if window.members.unwrap_or(0) == 0 && consumed == 0.0 {
+        say(diagnosis, format!("none of {} records is taken, and the cluster names no member of the group", lags[1]));
+        if window.members.is_none() {
+            say(diagnosis, "members of the newer protocol (KIP-848) cannot be seen this way: look for them".to_owned());
+        }
         return Cause::NoConsumer;
     }
     let stuck = stuck(window, diagnosis);
@@ -277,10 +280,12 @@ mod tests {
 
     #[test]
     fn a_group_without_members_is_no_poison() {
-        let mut seen = window([(1_000, 0, 500), (1_000, 0, 500)], Some(200.0));
-        seen.members = Some(0);
-        seen.queues.iter_mut().for_each(|queue| queue.owner = None);
-        assert_eq!(judge(&seen).cause, Cause::NoConsumer);
+        for (members, produced) in [(Some(0), 1_000), (None, 1_000), (None, 0)] {
+            let mut seen = window([(produced, 0, 500), (produced, 0, 500)], Some(200.0));
+            seen.members = members;
+            seen.queues.iter_mut().for_each(|queue| queue.owner = None);
+            assert_eq!(judge(&seen).cause, Cause::NoConsumer, "{members:?}");
+        }
     }
 
     #[test]

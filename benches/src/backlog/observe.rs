@@ -125,11 +125,7 @@ impl Onlooker<'_> {
         let (owners, _) = self.owners()?;
         let topics: BTreeSet<String> = owners.into_keys().map(|(topic, _)| topic).collect();
         match topics.is_empty() {
-            true => Err(ConsumerError::Unknown {
-                what: "topic of a member (name the topics with --topic)",
-                name: self.options.group.clone(),
-                known: "no member of the group says what it owns".to_owned(),
-            }),
+            true => Err(ConsumerError::NoTopics { group: self.options.group.clone() }),
             false => Ok(topics),
         }
     }
@@ -139,15 +135,12 @@ impl Onlooker<'_> {
         for topic in topics {
             let metadata = self.consumer.fetch_metadata(Some(topic), ASK).map_err(kafka_error("ask for queues"))?;
             let partitions = metadata.topics().first().map(|found| found.partitions()).unwrap_or_default();
+            if partitions.is_empty() {
+                return Err(ConsumerError::NoQueues { topic: topic.clone() });
+            }
             queues.extend(partitions.iter().map(|partition| (topic.clone(), partition.id())));
         }
-        match queues.is_empty() {
-            true => {
-                let (name, known) = (topics.iter().cloned().collect::<Vec<_>>().join(", "), String::new());
-                Err(ConsumerError::Unknown { what: "topic with queues", name, known })
-            }
-            false => Ok(queues),
-        }
+        Ok(queues)
     }
 
     fn look(&self, queues: &[Queue]) -> Result<Look, ConsumerError> {

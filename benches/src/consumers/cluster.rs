@@ -3,12 +3,14 @@
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mqassay_harness::process::accounting::Usage;
 use mqassay_harness::process::{BrokerProcess, ProcessOptions};
 use mqassay_harness::systems::{self, Options, Running};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use tempfile::TempDir;
 
@@ -61,7 +63,7 @@ pub struct Cluster {
 
 #[derive(Debug)]
 enum Members {
-    Own { options: Vec<(String, ProcessOptions)>, processes: Vec<Option<BrokerProcess>>, _data: TempDir },
+    Own { options: Vec<(String, ProcessOptions)>, processes: Vec<Option<BrokerProcess>>, data: TempDir },
     Provisioned { running: Running, options: Box<Options> },
 }
 
@@ -96,9 +98,10 @@ impl Cluster {
             let start = ProcessOptions { program: executable.to_path_buf(), arguments, ready_timeout };
             options.push((address.clone(), start));
         }
-        let processes: Result<Vec<_>, _> =
-            options.iter().map(|(_, start)| BrokerProcess::start(start).map(Some)).collect();
-        let members = Members::Own { options, processes: processes?, _data: data };
+        started().folders.push(data.path().to_path_buf());
+        let processes: Result<Vec<_>, ConsumerError> =
+            options.iter().map(|(_, start)| start_process(start).map(Some)).collect();
+        let members = Members::Own { options, processes: processes?, data };
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Ok(Cluster { system: System::Reference, version, nodes, bootstrap: addresses.join(","), members })
     }
@@ -116,6 +119,7 @@ impl Cluster {
             set("default.replication.factor", &nodes.min(3).to_string()),
         ]
         .into();
+        started().systems.push(options.clone());
         let running = systems::up("kafka", &options)?;
         let (version, bootstrap) = (running.version.clone(), running.bootstrap.clone());
         let members = Members::Provisioned { running, options: Box::new(options) };
@@ -133,6 +137,7 @@ impl Cluster {
             Members::Own { options, processes, .. } => {
                 let found = options.iter().position(|(own, _)| own == address);
                 if let Some(mut process) = found.and_then(|index| processes[index].take()) {
+                    started().pids.retain(|pid| *pid != process.pid());
                     process.kill()?;
                 }
             }
@@ -151,7 +156,7 @@ impl Cluster {
             Members::Own { options, processes, .. } => {
                 for ((own, start), process) in options.iter().zip(processes) {
                     if own == address && process.is_none() {
-                        *process = Some(BrokerProcess::start(start)?);
+                        *process = Some(start_process(start)?);
                     }
                 }
             }
@@ -181,10 +186,73 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if let Members::Provisioned { running, options } = &self.members
-            && let Err(error) = systems::down(&running.name, options)
-        {
-            tracing::warn!("{} may be left behind: {error}", running.name);
+        match &mut self.members {
+            Members::Own { processes, data, .. } => {
+                let mut started = started();
+                for process in processes.iter().flatten() {
+                    started.pids.retain(|pid| *pid != process.pid());
+                }
+                started.folders.retain(|folder| folder != data.path());
+            }
+            Members::Provisioned { running, options } => {
+                started().systems.retain(|one| one.home != options.home);
+                if let Err(error) = systems::down(&running.name, options) {
+                    tracing::warn!("{} may be left behind: {error}", running.name);
+                }
+            }
+        }
+    }
+}
+
+fn start_process(options: &ProcessOptions) -> Result<BrokerProcess, ConsumerError> {
+    // Locked meanwhile, so that an end by signal does not miss it.
+    let mut started = started();
+    let process = BrokerProcess::start(options)?;
+    started.pids.push(process.pid());
+    Ok(process)
+}
+
+/// What runs, for those that must end it without the value that holds it.
+#[derive(Debug, Default)]
+struct Started {
+    pids: Vec<u32>,
+    folders: Vec<PathBuf>,
+    systems: Vec<Options>,
+}
+
+static STARTED: Mutex<Started> = Mutex::new(Started { pids: Vec::new(), folders: Vec::new(), systems: Vec::new() });
+
+fn started() -> MutexGuard<'static, Started> {
+    STARTED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Notes a process that must end with this one.
+pub(super) fn note_process(pid: u32) {
+    started().pids.push(pid);
+}
+
+/// The process has been waited for: its id may be another's from now on.
+pub(super) fn forget_process(pid: u32) {
+    started().pids.retain(|one| *one != pid);
+}
+
+/// Ends the consumers and brokers that this process has started, and removes their data: for a process that is about to
+/// end itself because it was told to, so that no value is dropped.
+pub fn end_all_started() {
+    let started = started();
+    for pid in &started.pids {
+        if let Some(pid) = i32::try_from(*pid).ok().and_then(Pid::from_raw) {
+            // It fails where the broker has been killed by its trial.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+    for folder in &started.folders {
+        // A broker that is being killed may still make a file; what is left lies in the folder for temporary data.
+        let _ = std::fs::remove_dir_all(folder);
+    }
+    for options in &started.systems {
+        if let Err(error) = systems::down("kafka", options) {
+            tracing::warn!("kafka may be left behind: {error}");
         }
     }
 }

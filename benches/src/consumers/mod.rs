@@ -66,6 +66,18 @@ pub enum ConsumerError {
         /// How long was waited.
         seconds: u64,
     },
+    /// The members of a group do not say what they consume.
+    #[error("no member of group {group:?} says what it owns; name the group's topics (--topic)")]
+    NoTopics {
+        /// The group.
+        group: String,
+    },
+    /// A topic that is not there.
+    #[error("the cluster has no topic {topic:?}, or it has no queues; check the name")]
+    NoQueues {
+        /// The topic.
+        topic: String,
+    },
     /// No such name.
     #[error("no {what} is called {name:?}; there is: {known}")]
     Unknown {

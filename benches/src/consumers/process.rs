@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::consumers::cluster::{forget_process, note_process};
 use crate::consumers::worker::WorkerOptions;
 use crate::consumers::{ConsumerError, io_error};
 
@@ -35,6 +36,7 @@ impl Consumer {
         // Its standard input ends with this process, and so does the consumer.
         command.args(["sinks", "worker", &orders?]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(io_error("start", executable))?;
+        note_process(child.id());
         let said = Arc::new(Mutex::new(Said::default()));
         if let Some(output) = child.stdout.take() {
             let said = Arc::clone(&said);
@@ -64,6 +66,7 @@ impl Consumer {
     /// Whether it has ended by SIGKILL; any other end is an error.
     pub(crate) fn has_died(&mut self) -> Result<bool, ConsumerError> {
         let Some(status) = self.child.try_wait().map_err(io_error("wait for", "a consumer"))? else { return Ok(false) };
+        forget_process(self.child.id());
         if status.signal() == Some(Signal::KILL.as_raw()) {
             return Ok(true);
         }
@@ -102,6 +105,7 @@ impl Drop for Consumer {
         // Both fail only where it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        forget_process(self.child.id());
     }
 }
 

@@ -3,8 +3,8 @@
 //! `assigned`, `busy` and `idle`, and ends when its standard input does, so that it never outlives its parent for long.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -90,8 +90,8 @@ pub struct WorkerOptions {
     pub death: Option<Death>,
 }
 
-/// Consumes until `over` is set; says how it is to `tell`.
-pub fn run(options: &WorkerOptions, over: &AtomicBool, tell: &dyn Fn(&str)) -> Result<(), ConsumerError> {
+/// Consumes until its process ends, and tells how it is.
+pub fn run(options: &WorkerOptions, tell: &dyn Fn(&str)) -> Result<Infallible, ConsumerError> {
     let sink = Sink::open(options.sink, &options.database)?;
     let placement = Placement::default();
     let shared = Arc::clone(&placement.shared);
@@ -100,7 +100,7 @@ pub fn run(options: &WorkerOptions, over: &AtomicBool, tell: &dyn Fn(&str)) -> R
     let mut worker = Worker { options, sink, consumer, shared, since_commit: 0, passes: 0 };
     let mut is_idle = false;
     let mut failing_since: Option<Instant> = None;
-    while !over.load(Ordering::Relaxed) {
+    loop {
         // The message is copied, so that the consumer is free to commit while it is processed.
         let polled = worker.consumer.poll(POLL).map(|polled| {
             polled.map(|record| {
@@ -135,7 +135,6 @@ pub fn run(options: &WorkerOptions, over: &AtomicBool, tell: &dyn Fn(&str)) -> R
             }
         }
     }
-    Ok(())
 }
 
 fn connect(options: &WorkerOptions, placement: Placement) -> Result<BaseConsumer<Placement>, ConsumerError> {

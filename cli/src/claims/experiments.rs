@@ -18,6 +18,7 @@ use mqassay_harness::measure::statistics::{median_interval, ratio_interval};
 use serde::Deserialize;
 
 use crate::backlog;
+use crate::bench::end_brokers_on_signal;
 use crate::exit::{Exit, Failure};
 use crate::sinks::{self, failure};
 
@@ -55,6 +56,7 @@ impl Experiment {
 
 /// Runs it on each system that can be had.
 pub(crate) fn run(experiment: Experiment, systems: &[String]) -> Result<Vec<BenchResult>, Failure> {
+    end_brokers_on_signal().map_err(Failure::undone)?;
     let mut gathered = Gathered { manifest: manifest::machine(&std::env::temp_dir()), results: Vec::new() };
     for name in systems {
         let system = System::named(name).map_err(failure)?;
