@@ -122,7 +122,13 @@ impl Onlooker<'_> {
         if !self.options.topics.is_empty() {
             return Ok(self.options.topics.iter().cloned().collect());
         }
-        let (owners, _) = self.owners()?;
+        let (mut owners, mut members) = self.owners()?;
+        let start = Instant::now();
+        // Members without queues are about to be given some.
+        while owners.is_empty() && members.is_some_and(|members| !members.is_empty()) && start.elapsed() < ASK {
+            std::thread::sleep(self.options.window / LOOKS);
+            (owners, members) = self.owners()?;
+        }
         let topics: BTreeSet<String> = owners.into_keys().map(|(topic, _)| topic).collect();
         match topics.is_empty() {
             true => Err(ConsumerError::NoTopics { group: self.options.group.clone() }),

@@ -197,7 +197,8 @@ fn backlog_on(system: System, gathered: &mut Gathered) -> Result<(), Failure> {
     drop(gathered.cluster(system)?);
     let told = &mut |case: &Case| {
         let word = if case.is_right() { "right" } else { "wrong" };
-        eprintln!("{} seed {}: {word}", case.made.name(), case.seed);
+        let (made, named) = (case.made.name(), case.diagnosis.cause.name());
+        eprintln!("{made} seed {}, named {named}: {word}", case.seed);
     };
     let cases = backlog::cases(system, &MADE, (RUNS, CURES), told)?;
     let right = cases.iter().filter(|case| case.is_right()).count();
