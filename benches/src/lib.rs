@@ -5,9 +5,11 @@
 mod amqp;
 mod assemble;
 pub mod availability;
+pub mod backlog;
 mod block;
 mod client;
 pub mod closed_form;
+pub mod consumers;
 mod crash_clients;
 mod driver;
 pub mod fake;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use mqassay_benches::consumers::cluster;
 use mqassay_benches::plan::LoadPlan;
 use mqassay_benches::{BenchError, SystemTarget, prepare};
 use mqassay_harness::measure::result::{BenchResult, least_part};
@@ -126,7 +127,7 @@ fn measure_with(plan: &LoadPlan, systems: &[String], cluster: Option<SystemTarge
 
 /// Sees to it that an interrupt (Ctrl-C) or SIGTERM ends the brokers that were started for a measurement as well: a signal
 /// ends a process without dropping its values.
-fn end_brokers_on_signal() -> std::io::Result<()> {
+pub(crate) fn end_brokers_on_signal() -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let (mut interrupt, mut terminate) = {
         let _entered = runtime.enter();
@@ -141,6 +142,7 @@ fn end_brokers_on_signal() -> std::io::Result<()> {
             }
         });
         prepare::end_all_started();
+        cluster::end_all_started();
         std::process::exit(128 + number.as_raw_value());
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(wait)?;

@@ -3,12 +3,14 @@
 
 mod arguments;
 mod assay;
+mod backlog;
 mod baseline;
 mod bench;
 mod broker;
 mod check;
 mod claims;
 mod cluster;
+mod diagnose;
 mod exit;
 mod explain;
 mod external;
@@ -29,6 +31,7 @@ mod rerun;
 mod results;
 mod scenarios;
 mod shrink;
+mod sinks;
 mod systems;
 mod verify;
 
@@ -83,6 +86,12 @@ enum Command {
     Bench(bench::Arguments),
     /// The claims that the project began from: list them, run their experiments, report the verdicts
     Claims(claims::Arguments),
+    /// Idempotent consumers under faults: effects lost and doubled
+    Sinks(sinks::Arguments),
+    /// Say why messages pile up in front of a consumer group of any live cluster
+    Diagnose(diagnose::Arguments),
+    /// Make each cause of a backlog, have it named, and measure its cure
+    Backlog(backlog::Arguments),
     /// Make a page of the results in a folder
     Report(report::Arguments),
     /// Run the reference broker
@@ -137,6 +146,9 @@ fn run(command: Option<Command>) -> Result<Exit, Failure> {
         Some(Command::Mutants(arguments)) => mutants::run(&arguments),
         Some(Command::Bench(arguments)) => bench::run(&arguments),
         Some(Command::Claims(arguments)) => claims::run(&arguments),
+        Some(Command::Diagnose(arguments)) => diagnose::run(&arguments),
+        Some(Command::Backlog(arguments)) => backlog::run(&arguments),
+        Some(Command::Sinks(arguments)) => sinks::run(&arguments),
         Some(Command::Report(arguments)) => report::run(&arguments),
         Some(Command::Broker(arguments)) => broker::run(&arguments),
         Some(Command::Relay(arguments)) => relay::run(&arguments),

@@ -81,6 +81,17 @@ const METRIC_TITLES: &[(&str, &str)] = &[
     ("lost_messages", "Acknowledged and lost"),
     ("repeated_messages", "Read again"),
     ("unacknowledged_messages", "Never acknowledged"),
+    ("effects_lost", "Effects lost"),
+    ("effects_doubled", "Effects doubled"),
+    ("messages_lost", "Messages never processed"),
+    ("messages_repeated", "Messages processed again"),
+    ("records_missing", "Records that were never processed"),
+    ("records_waiting", "Records that wait"),
+    ("drain_seconds", "Time to drain the backlog"),
+    ("diagnoses_right_share", "Diagnoses that name the cause"),
+    ("burst_acknowledged_share", "Burst acknowledged in its time"),
+    ("consume_rate_spread", "Highest over lowest rate of consumption"),
+    ("broker_memory_growth_bytes", "Growth of the broker's memory"),
 ];
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `mqassay claims`: the claims that the project began from, each an experiment that anyone can run again. The ledger is
 //! data (`cli/claims/ledger.toml`); a verdict is computed from runs by the rules written there, and kept with them.
 
+mod experiments;
 mod rule;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use crate::exit::{Exit, Failure};
 use crate::progress::tell;
 use crate::report::write_page;
 use crate::results::cannot;
+use experiments::Experiment;
 use rule::{Outcome, Rule};
 
 /// Arguments of `mqassay claims`.
@@ -66,6 +68,8 @@ struct Claim {
     text: String,
     #[serde(default)]
     plans: Vec<String>,
+    /// What is run in place of plans.
+    experiment: Option<Experiment>,
     #[serde(default)]
     systems: Vec<String>,
     #[serde(default)]
@@ -129,6 +133,10 @@ fn run_claims(ledger: &Ledger, run: &Run) -> Result<Exit, Failure> {
             exit = exit.max(bench::exit(&result));
             results.push(result);
         }
+        if let Some(experiment) = claim.experiment {
+            results = experiments::run(experiment, systems)?;
+            exit = results.iter().map(bench::exit).fold(exit, Exit::max);
+        }
         let outcomes: Vec<Outcome> = claim.rule.iter().map(|rule| rule.apply(&results)).collect();
         for outcome in &outcomes {
             tell(&format!("{} {}: {}, {}", claim.id, outcome.system, word(outcome.holds), outcome.figure));
@@ -190,7 +198,7 @@ fn rows_of(claim: &Claim, tested: Option<&Tested>) -> Vec<ClaimRow> {
         version: version.to_owned(),
         verdict: verdict.to_owned(),
         figure: figure.to_owned(),
-        plans: claim.plans.join(", "),
+        plans: claim.experiment.map_or_else(|| claim.plans.join(", "), |experiment| experiment.gives().join(", ")),
         command: tested.map(|tested| tested.command.clone()).unwrap_or_default(),
         chart: tested.map(|tested| format!("{}.html", tested.id)).unwrap_or_default(),
     };
@@ -221,14 +229,21 @@ mod tests {
         wanted.sort();
         assert_eq!(ids, wanted);
         for claim in &ledger.claim {
-            let is_tested = !claim.plans.is_empty() && !claim.systems.is_empty() && !claim.rule.is_empty();
+            let is_tested = (claim.experiment.is_some() || !claim.plans.is_empty())
+                && !claim.systems.is_empty()
+                && !claim.rule.is_empty();
             assert_ne!(is_tested, claim.needs.is_some(), "{}", claim.id);
             for plan in &claim.plans {
                 LoadPlan::named(plan).unwrap();
             }
             for rule in &claim.rule {
                 assert!(claim.systems.contains(&rule.system), "{}: {rule:?}", claim.id);
-                assert!(rule.plan.iter().chain(&rule.over_plan).all(|plan| claim.plans.contains(plan)), "{rule:?}");
+                let gives = claim.experiment.map(Experiment::gives).unwrap_or_default();
+                let is_known = |plan: &String| {
+                    let begins = plan.split('/').next().unwrap_or_default();
+                    claim.plans.contains(plan) || gives.contains(&begins)
+                };
+                assert!(rule.plan.iter().chain(&rule.over_plan).all(is_known), "{rule:?}");
             }
         }
     }

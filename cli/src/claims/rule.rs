@@ -131,7 +131,7 @@ impl Rule {
             (Some(over), ..) => format!("{metric}, {} over {over}", self.system),
             (None, Some(plan), ..) => format!("{metric}, {} over {plan}", self.plan.as_deref().unwrap_or_default()),
             (None, None, Some(from), Some(to)) => format!("{metric}, at {to} over at {from}"),
-            _ => metric,
+            _ => self.plan.as_ref().map_or(metric.clone(), |plan| format!("{metric}, {plan}")),
         }
     }
 }

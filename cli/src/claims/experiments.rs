@@ -1,0 +1,299 @@
+//! Experiments of the ledger that are more than a load plan: consumers that crash, backlogs and their cures, and what a
+//! queue is for. Each gives results in the form of a measurement's, so that the same rules apply. Not here: the experiments
+//! themselves (the benches), and the rules (`rule`).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mqassay_benches::backlog::causes::{MADE, Outcome as Case};
+use mqassay_benches::backlog::uses::{self, Latencies};
+use mqassay_benches::consumers::acknowledge;
+use mqassay_benches::consumers::cluster::{Cluster, System};
+use mqassay_benches::consumers::faults::{Fault, Promise};
+use mqassay_benches::consumers::sink::SinkKind;
+use mqassay_benches::consumers::trial;
+use mqassay_harness::measure::manifest;
+use mqassay_harness::measure::result::{BenchResult, METRICS, MetricRow, RatioRow, Sweep, SweepPoint, SystemVerdict};
+use mqassay_harness::measure::statistics::{median_interval, ratio_interval};
+use serde::Deserialize;
+
+use crate::backlog;
+use crate::bench::end_brokers_on_signal;
+use crate::exit::{Exit, Failure};
+use crate::sinks::{self, failure};
+
+/// An experiment that is not a load plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Experiment {
+    /// Idempotent consumers and their mistakes under every fault.
+    Sinks,
+    /// Committing before, after and automatically.
+    Acknowledge,
+    /// The causes of a backlog, ten runs each, and their cures.
+    Backlog,
+    /// The producer's latency beside quick and slow consumers.
+    Asynchrony,
+    /// A burst of ten times the rate.
+    Burst,
+    /// Consumers stopped for a minute.
+    Decoupling,
+}
+
+impl Experiment {
+    /// How the names of its results begin.
+    pub(crate) fn gives(self) -> &'static [&'static str] {
+        match self {
+            Experiment::Sinks => &["sinks", "mistakes"],
+            Experiment::Acknowledge => &["acknowledge"],
+            Experiment::Backlog => &["backlog"],
+            Experiment::Asynchrony => &["asynchrony"],
+            Experiment::Burst => &["burst"],
+            Experiment::Decoupling => &["decoupling"],
+        }
+    }
+}
+
+/// Runs it on each system that can be had.
+pub(crate) fn run(experiment: Experiment, systems: &[String]) -> Result<Vec<BenchResult>, Failure> {
+    end_brokers_on_signal().map_err(Failure::undone)?;
+    let mut gathered = Gathered { manifest: manifest::machine(&std::env::temp_dir()), results: Vec::new() };
+    for name in systems {
+        let system = System::named(name).map_err(failure)?;
+        let outcome = match experiment {
+            Experiment::Sinks => sinks_on(system, &mut gathered),
+            Experiment::Acknowledge => acknowledge_on(system, &mut gathered),
+            Experiment::Backlog => backlog_on(system, &mut gathered),
+            Experiment::Asynchrony => asynchrony_on(system, &mut gathered),
+            Experiment::Burst => burst_on(system, &mut gathered),
+            Experiment::Decoupling => decoupling_on(system, &mut gathered),
+        };
+        // The others can be tried all the same; a rule about this one then says that it was not measured.
+        if let Err(Failure::Undone(error)) = outcome {
+            eprintln!("mqassay: {name} is left out: {error:#}");
+        } else {
+            outcome?;
+        }
+    }
+    for result in &mut gathered.results {
+        result.manifest = gathered.manifest.clone();
+    }
+    Ok(gathered.results)
+}
+
+/// Results by plan, in order of their first figure.
+struct Gathered {
+    manifest: BTreeMap<String, String>,
+    results: Vec<BenchResult>,
+}
+
+impl Gathered {
+    fn result(&mut self, plan: &str) -> &mut BenchResult {
+        let index = self.results.iter().position(|result| result.plan == plan).unwrap_or_else(|| {
+            self.results.push(BenchResult {
+                plan: plan.to_owned(),
+                title: plan.replace(['/', '-'], " "),
+                ..BenchResult::default()
+            });
+            self.results.len() - 1
+        });
+        &mut self.results[index]
+    }
+
+    /// A figure that was counted.
+    fn count(&mut self, plan: &str, system: System, metric: &str, value: f64) {
+        self.row(plan, system, metric, [value; 3]);
+    }
+
+    /// A figure with its interval: the median of several.
+    fn median(&mut self, plan: &str, system: System, metric: &str, values: &[f64]) {
+        if let Some(interval) = median_interval(values, 1) {
+            self.row(plan, system, metric, [interval.value, interval.low, interval.high]);
+        }
+    }
+
+    fn row(&mut self, plan: &str, system: System, metric: &str, [value, low, high]: [f64; 3]) {
+        let unit = METRICS.iter().find(|(name, ..)| *name == metric).map_or("", |(_, unit, _)| unit);
+        let (metric, unit, system) = (metric.to_owned(), unit.to_owned(), system.name().to_owned());
+        let row = MetricRow { plan: plan.to_owned(), system, metric, unit, value, low, high };
+        self.result(plan).rows.push(row);
+    }
+
+    fn verdict(&mut self, plan: &str, system: System, exit: Exit, messages: u64) {
+        let verdict = match exit {
+            Exit::Valid => "valid",
+            Exit::Unknown => "unknown",
+            Exit::Violation => "invalid",
+        };
+        self.result(plan).verdicts.push(SystemVerdict {
+            system: system.name().to_owned(),
+            verdict: verdict.to_owned(),
+            verified_messages: messages,
+            anomalies: BTreeMap::new(),
+            durability: "page cache".to_owned(),
+        });
+    }
+
+    /// A cluster of one node, its version noted.
+    fn cluster(&mut self, system: System) -> Result<Cluster, Failure> {
+        let executable = std::env::current_exe().map_err(Failure::undone)?;
+        let cluster = Cluster::start(system, 1, &executable).map_err(failure)?;
+        self.manifest.insert(format!("{} version", system.name()), cluster.version.clone());
+        Ok(cluster)
+    }
+}
+
+fn sinks_on(system: System, gathered: &mut Gathered) -> Result<(), Failure> {
+    drop(gathered.cluster(system)?);
+    let options = trial::Options {
+        system,
+        executable: std::env::current_exe().map_err(Failure::undone)?,
+        sinks: SinkKind::ALL.to_vec(),
+        faults: Fault::ALL.to_vec(),
+        messages: trial::MESSAGES_MINIMUM,
+    };
+    let outcomes =
+        trial::run(&options, &mut |outcome| eprintln!("{} {}", outcome.sink, outcome.fault)).map_err(failure)?;
+    for sink in SinkKind::ALL {
+        // Under what it promises to bear; a mistake, or a limit, under what shows it.
+        for (promise, plan) in [(Promise::ExactlyOnce, "sinks"), (Promise::Breaks, "mistakes")] {
+            let of = || outcomes.iter().filter(|one| one.sink == sink.name() && one.promise == promise && one.reached);
+            let plan = format!("{plan}/{}", sink.name());
+            if of().next().is_some() {
+                gathered.count(&plan, system, "effects_lost", of().map(|one| one.effects.lost as f64).sum());
+                gathered.count(&plan, system, "effects_doubled", of().map(|one| one.effects.doubled as f64).sum());
+                let judged: Vec<trial::Outcome> = of().cloned().collect();
+                let messages = judged.iter().map(|one| one.messages).sum();
+                gathered.verdict(&plan, system, sinks::exit(&judged), messages);
+                let cell = |one: &trial::Outcome| {
+                    format!("{} {}/{} of {}", one.fault, one.effects.lost, one.effects.doubled, one.effects.deliveries)
+                };
+                let cells: Vec<String> = judged.iter().map(cell).collect();
+                let remark = format!("{}, lost/doubled of deliveries: {}", system.name(), cells.join(", "));
+                gathered.result(&plan).remarks.push(remark);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn acknowledge_on(system: System, gathered: &mut Gathered) -> Result<(), Failure> {
+    drop(gathered.cluster(system)?);
+    let executable = std::env::current_exe().map_err(Failure::undone)?;
+    let outcomes = acknowledge::run(system, &executable, &mut |_| {}).map_err(failure)?;
+    let mut plans: Vec<&str> = outcomes.iter().map(|one| one.acknowledge).collect();
+    plans.dedup();
+    for acknowledge in plans {
+        let of = || outcomes.iter().filter(|one| one.acknowledge == acknowledge);
+        let plan = format!("acknowledge/{acknowledge}");
+        gathered.count(&plan, system, "messages_lost", of().map(|one| one.lost as f64).sum());
+        gathered.count(&plan, system, "messages_repeated", of().map(|one| one.repeated as f64).sum());
+        gathered.verdict(&plan, system, Exit::Valid, of().map(|one| one.messages).sum());
+    }
+    Ok(())
+}
+
+fn backlog_on(system: System, gathered: &mut Gathered) -> Result<(), Failure> {
+    drop(gathered.cluster(system)?);
+    let told = &mut |case: &Case| {
+        let word = if case.is_right() { "right" } else { "wrong" };
+        let (made, named) = (case.made.name(), case.diagnosis.cause.name());
+        eprintln!("{made} seed {}, named {named}: {word}", case.seed);
+    };
+    let cases = backlog::cases(system, &MADE, (RUNS, CURES), told)?;
+    let right = cases.iter().filter(|case| case.is_right()).count();
+    gathered.count("backlog", system, "diagnoses_right_share", right as f64 / cases.len() as f64);
+    gathered.verdict("backlog", system, Exit::Valid, 0);
+    for cause in MADE {
+        let plan = format!("backlog/{}", cause.name());
+        let cures: Vec<_> =
+            cases.iter().filter(|case| case.made == cause).filter_map(|case| case.cure.as_ref()).collect();
+        let drained: Vec<f64> = cures.iter().map(|cure| cure.drained_seconds.unwrap_or(f64::INFINITY)).collect();
+        gathered.median(&plan, system, "drain_seconds", &drained);
+        let missing: u64 = cures.iter().map(|cure| cure.missing).sum();
+        gathered.count(&plan, system, "records_missing", missing as f64);
+        gathered.verdict(&plan, system, if missing == 0 { Exit::Valid } else { Exit::Violation }, 0);
+        if let Some(cure) = cures.first() {
+            gathered.result(&plan).sweeps.push(curve(system, &cure.curve));
+            gathered.result(&plan).remarks.push(format!("{}: {}", system.name(), cure.done));
+        }
+    }
+    Ok(())
+}
+
+/// A drain as a sweep over time.
+fn curve(system: System, curve: &[(f64, i64)]) -> Sweep {
+    let point = |(x, waiting): &(f64, i64)| {
+        let value = *waiting as f64;
+        SweepPoint { x: *x, value, low: value, high: value, records_per_batch: 1.0 }
+    };
+    Sweep {
+        system: system.name().to_owned(),
+        variable: "seconds".to_owned(),
+        metric: "records_waiting".to_owned(),
+        unit: "records".to_owned(),
+        points: curve.iter().filter(|point| point.0 > 0.0 && point.1 > 0).map(point).collect(),
+        stopped: None,
+    }
+}
+
+fn asynchrony_on(system: System, gathered: &mut Gathered) -> Result<(), Failure> {
+    let cluster = gathered.cluster(system)?;
+    let found = uses::asynchrony(&cluster, 6, Duration::from_secs(4)).map_err(failure)?;
+    latencies("asynchrony/quick", system, &found.quick, gathered);
+    latencies("asynchrony/slow", system, &found.slow, gathered);
+    over("asynchrony/slow", system, "quick", (&found.slow, &found.quick), gathered);
+    Ok(())
+}
+
+fn latencies(plan: &str, system: System, found: &Latencies, gathered: &mut Gathered) {
+    gathered.median(plan, system, "acknowledge_p50_ns", &found.p50_ns);
+    gathered.median(plan, system, "acknowledge_p99_ns", &found.p99_ns);
+    gathered.verdict(plan, system, Exit::Valid, 0);
+}
+
+/// The ratio of the medians, block by block, to those beside other consumers.
+fn over(plan: &str, system: System, other: &str, (found, than): (&Latencies, &Latencies), gathered: &mut Gathered) {
+    let pairs: Vec<(f64, f64)> = found.p50_ns.iter().copied().zip(than.p50_ns.iter().copied()).collect();
+    let Some(interval) = ratio_interval(&pairs, 1) else { return };
+    let ratio = RatioRow {
+        plan: plan.to_owned(),
+        metric: "acknowledge_p50_ns".to_owned(),
+        ratio_of: [system.name().to_owned(), format!("{} beside {other} consumers", system.name())],
+        ratio: interval.value,
+        low: interval.low,
+        high: interval.high,
+        pairs: pairs.len() as u32,
+    };
+    gathered.result(plan).ratios.push(ratio);
+}
+
+fn burst_on(system: System, gathered: &mut Gathered) -> Result<(), Failure> {
+    let cluster = gathered.cluster(system)?;
+    let found = uses::burst(&cluster, Duration::from_secs(6)).map_err(failure)?;
+    let rates = &found.consumed_per_second;
+    let ends = rates.iter().fold((f64::INFINITY, 0.0_f64), |(low, high), rate| (low.min(*rate), high.max(*rate)));
+    gathered.count("burst", system, "burst_acknowledged_share", found.acknowledged_share);
+    gathered.count("burst", system, "consume_rate_spread", ends.1 / ends.0);
+    gathered.count("burst", system, "broker_memory_growth_bytes", found.memory_growth_bytes as f64);
+    gathered.count("burst", system, "records_missing", found.missing as f64);
+    gathered.count("burst", system, "drain_seconds", found.drained_seconds);
+    gathered.verdict("burst", system, if found.missing == 0 { Exit::Valid } else { Exit::Violation }, 0);
+    gathered.result("burst").sweeps.push(curve(system, &found.curve));
+    Ok(())
+}
+
+fn decoupling_on(system: System, gathered: &mut Gathered) -> Result<(), Failure> {
+    let cluster = gathered.cluster(system)?;
+    let minute = Duration::from_secs(60);
+    let found = uses::decoupling(&cluster, minute, minute).map_err(failure)?;
+    latencies("decoupling/running", system, &found.running, gathered);
+    latencies("decoupling/stopped", system, &found.stopped, gathered);
+    over("decoupling/stopped", system, "running", (&found.stopped, &found.running), gathered);
+    gathered.count("decoupling/stopped", system, "records_missing", found.missing as f64);
+    gathered.count("decoupling/stopped", system, "drain_seconds", found.drained_seconds);
+    Ok(())
+}
+
+const RUNS: u64 = 10;
+const CURES: u64 = 3;
