@@ -69,6 +69,8 @@ pub(crate) struct Model {
     port: u16,
     /// Whether the next Fetch answers carry a flipped bit.
     pub(crate) flips_bits: bool,
+    /// Whether a Fetch from a partition's end is refused, as by a leader of a newer epoch.
+    pub(crate) fences_at_end: bool,
     /// As Kafka does it for a producer that it does not know.
     pub(crate) takes_any_first_sequence: bool,
     windows: BTreeMap<(i32, i64), Window>,
@@ -98,6 +100,7 @@ pub(crate) struct Scripted {
 
 /// Kafka's NOT_LEADER_OR_FOLLOWER.
 const NOT_LEADER: i16 = 6;
+const FENCED_LEADER_EPOCH: i16 = 74;
 pub(crate) const PARTITIONS: i32 = 2;
 pub(crate) const TOPIC: &str = "scripted";
 
@@ -426,6 +429,9 @@ impl Model {
                 let answer = PartitionData::default().with_partition_index(asked.partition);
                 if self.leader(asked.partition).0 != node {
                     return answer.with_error_code(NOT_LEADER);
+                }
+                if self.fences_at_end && asked.fetch_offset == end {
+                    return answer.with_error_code(FENCED_LEADER_EPOCH);
                 }
                 if asked.fetch_offset < start || asked.fetch_offset > end {
                     return answer.with_error_code(1);

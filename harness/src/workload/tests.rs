@@ -243,6 +243,18 @@ fn final_reads_of_a_broker_that_is_away_end_at_their_bound() {
 }
 
 #[test]
+fn a_queue_read_to_its_end_may_fail_while_the_others_are_still_read() {
+    run(async {
+        let world = World::new(&[]);
+        run_client(&world.context(0), &producer(5)).await.expect("the plan is well-formed");
+        world.broker.model.borrow_mut().fences_at_end = true;
+        final_reads(&world.context(9), LIMITS).await.expect("everything is there");
+        let polls = world.history().into_iter().filter(|operation| matches!(operation.call, Call::Poll { .. })).count();
+        assert_eq!(polls, 3, "the queue with less was asked again, behind its end");
+    });
+}
+
+#[test]
 fn topics_are_created_once_and_found_again() {
     run(async {
         let world = World::new(&[]);
