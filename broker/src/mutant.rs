@@ -61,21 +61,29 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every mutant, in the order of the published table.
-    pub const ALL: [Mutant; 14] = [
+    pub const ALL: [Mutant; 22] = [
         Mutant::AckBeforeSync,
         Mutant::DirectoryNotSynced,
+        Mutant::EpochsNotSynced,
         Mutant::ChecksumNotVerified,
-        Mutant::ProducerExpiresEarly,
+        Mutant::UnreadableSnapshotIsNone,
+        Mutant::ReadsUnconfirmed,
         Mutant::WindowNotRecovered,
         Mutant::TornTailKept,
         Mutant::TruncateToWatermark,
+        Mutant::EpochNotAnswered,
         Mutant::FetchNotFenced,
-        Mutant::AckJumpsAhead,
-        Mutant::WatermarkWaitsForIneligible,
-        Mutant::EpochsNotSynced,
-        Mutant::ReadsUnconfirmed,
-        Mutant::ProducersNotReplicated,
+        Mutant::LastReplicaKeptInSync,
         Mutant::UncleanElection,
+        Mutant::FencedReplicaRejoins,
+        Mutant::EpochsOutliveCut,
+        Mutant::AckJumpsAhead,
+        Mutant::CacheOutlivesCut,
+        Mutant::HastyVoters,
+        Mutant::WatermarkWaitsForIneligible,
+        Mutant::ProducersNotReplicated,
+        Mutant::ProducerExpiresEarly,
+        Mutant::OwnershipLostOnReassignment,
     ];
 
     /// The mutant's public name: the row of the published table, or its own words.

@@ -69,6 +69,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
             jobs: jobs(None),
             runs_dir: arguments.out.clone(),
             shrink: None,
+            only: Vec::new(),
             crowded: false,
         },
         false,

@@ -52,7 +52,10 @@ struct Score {
     /// Time for all of it, in seconds
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     budget: Option<Duration>,
-    /// Seeds for each mutant, both ends included [default: 1..50]
+    /// A mutant to try instead of all; may be given several times
+    #[arg(long = "mutant", value_name = "NAME")]
+    mutants: Vec<String>,
+    /// Seeds for each mutant, both ends included; easy ones have the first 20 of them [default: 1..500]
     #[arg(long, value_name = "A..B")]
     seeds: Option<Seeds>,
     /// Threads [default: one for each processor]
@@ -136,8 +139,13 @@ fn run_score(score: &Score, json: bool) -> Result<Exit, Failure> {
         jobs: jobs(score.jobs),
         runs_dir: score.runs_dir.clone(),
         shrink: score.shrink,
+        only: score.mutants.clone(),
         crowded: score.crowded,
     };
+    if let Some(name) = score.mutants.iter().find(|name| mutants::find(name).is_none()) {
+        let known: Vec<&str> = mutants::subjects().iter().map(|subject| subject.culprit.name()).collect();
+        return Err(Failure::Usage(format!("no mutant {name:?}; known are {}", known.join(", "))));
+    }
     let results = Results::create(&score.runs_dir)?;
     let (found, summary) = perform(&options, json)?;
     results.write_mutants(&found)?;
@@ -160,7 +168,7 @@ pub(crate) type Attempt = (MutantLine, Option<CaughtMutant>);
 pub(crate) fn perform(options: &ScoreOptions, json: bool) -> Result<(Vec<Attempt>, MutantSummary), Failure> {
     let mut found: Vec<Attempt> = Vec::new();
     let mut failure = None;
-    let mut progress = Progress::new("mutants", mutants::TABLE.len() as u64);
+    let mut progress = Progress::new("mutants", mutants::subjects().len() as u64);
     let summary = mutants::run(options, &mut |line, run| {
         if json {
             match json_line(line) {

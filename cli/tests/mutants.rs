@@ -25,7 +25,8 @@ fn every_mutant_is_caught_and_the_clean_broker_is_not_blamed() {
     let (summary, mutants) = lines.split_last().expect("there is a summary");
     for line in mutants {
         assert_eq!(line["caught"], true, "{line}");
-        assert!(line["seeds_tried"].as_u64().unwrap() <= 50, "{line}");
+        let most = if line["grade"] == "easy" { 20 } else { 500 };
+        assert!(line["seeds_tried"].as_u64().unwrap() <= most, "{line}");
     }
     assert_eq!(summary["mutants"], summary["caught"], "{summary}");
     assert_eq!(summary["false_alarms"], 0, "{summary}");
@@ -43,6 +44,10 @@ fn a_mutant_without_its_class_of_fault_is_green() {
         let mut arguments =
             vec!["verify", &scenario, "--mutant", &mutant, "--seeds", "1..50", "--keep", "none", "--json"];
         let needs: Vec<&str> = row["needs"].as_array().unwrap().iter().map(|class| class.as_str().unwrap()).collect();
+        if needs.is_empty() {
+            // What clients do of themselves suffices.
+            continue;
+        }
         needs.iter().for_each(|class| arguments.extend(["--without", class]));
         let (code, lines) = lines(&arguments);
         assert_eq!(code, Some(0), "{mutant} without {needs:?}: {lines:#?}");

