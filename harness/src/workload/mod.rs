@@ -13,6 +13,7 @@ mod producing;
 pub mod recorder;
 pub mod topics;
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -130,6 +131,11 @@ impl<D: Dial, T: Timer> Context<D, T> {
         TopicPartition { topic, partition: queue.partition as i32 }
     }
 
+    /// Whether the queue's topic is compacted.
+    pub(crate) fn is_compacted(&self, queue: Queue) -> bool {
+        self.topics.get(queue.topic as usize).is_some_and(|topic| is_compacted(&topic.config))
+    }
+
     /// Whether the plan has the queue.
     pub(crate) fn has_queue(&self, queue: Queue) -> bool {
         self.topics.get(queue.topic as usize).is_some_and(|topic| queue.partition < topic.queues)
@@ -153,6 +159,11 @@ impl<D: Dial, T: Timer> Context<D, T> {
             () = self.timer.sleep_until(self.began + Duration::from_millis(at_ms)) => {}
         }
     }
+}
+
+/// Whether a topic's settings ask for compaction.
+pub(crate) fn is_compacted(config: &BTreeMap<String, String>) -> bool {
+    config.get("cleanup.policy").is_some_and(|policy| policy.split(',').any(|word| word.trim() == "compact"))
 }
 
 const BACKOFF_MINIMUM: Duration = Duration::from_millis(20);

@@ -55,6 +55,12 @@ impl TailCache {
         self.frames.range(begin..).map(|frame| (&frame.head, &frame.body))
     }
 
+    /// Forgets the frames below a position.
+    pub(crate) fn drop_below(&mut self, position: Position) {
+        let gone = self.frames.partition_point(|frame| frame.position < position);
+        self.bytes -= self.frames.drain(..gone).map(|f| f.head.len() + f.body.len() + OVERHEAD_BYTES).sum::<usize>();
+    }
+
     /// Position of the newest frame.
     pub(crate) fn newest(&self) -> Option<Position> {
         self.frames.back().map(|frame| frame.position)
