@@ -226,11 +226,12 @@ impl Driver for KafkaDriver {
     fn create(&self, topic: &NewRun, plan: &LoadPlan) -> Result<(), BenchError> {
         let target = &self.target;
         let queues = i32::try_from(topic.queues).expect("the plan bounds the queues");
+        let copies = i32::try_from(plan.replication()).expect("at most three");
         let mut settings: BTreeMap<String, String> = target.topic_settings.clone();
         if plan.flush == Flush::Ack && !target.is_reference() {
             settings.insert("flush.messages".to_owned(), "1".to_owned());
         }
-        let mut new = NewTopic::new(&topic.name, queues, TopicReplication::Fixed(1));
+        let mut new = NewTopic::new(&topic.name, queues, TopicReplication::Fixed(copies));
         for (name, value) in &settings {
             new = new.set(name, value);
         }

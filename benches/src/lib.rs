@@ -8,6 +8,7 @@ mod block;
 mod client;
 mod driver;
 pub mod fake;
+mod nodes;
 pub mod payload;
 pub mod plan;
 pub mod prepare;

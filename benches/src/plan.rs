@@ -22,6 +22,9 @@ pub struct LoadPlan {
     pub title: String,
     /// The systems that it is meant for; the caller may choose others.
     pub systems: Vec<String>,
+    /// Brokers of each system, 1 where nothing is said. Topics have as many copies, at most three.
+    #[serde(default = "one")]
+    pub nodes: u32,
     /// Bytes of a record's value.
     pub record_bytes: usize,
     /// Queues (Kafka: partitions) of the topic.
@@ -197,6 +200,17 @@ impl LoadPlan {
         self.raw.is_some() || self.scale.is_some() || others
     }
 
+    /// Copies of each queue.
+    pub(crate) fn replication(&self) -> u32 {
+        self.nodes.min(3)
+    }
+
+    /// The durability class that the settings mean.
+    pub(crate) fn durability(&self) -> String {
+        let class = self.flush.durability();
+        if self.nodes > 1 { format!("replicated, {class}") } else { class.to_owned() }
+    }
+
     fn first_fault(&self) -> Option<String> {
         let mut checks = vec![
             (
@@ -207,6 +221,8 @@ impl LoadPlan {
                 (crate::payload::BYTES_MINIMUM..=900_000).contains(&self.record_bytes),
                 "record_bytes is not in 64..=900000",
             ),
+            ((1..=9).contains(&self.nodes), "nodes is not in 1..=9"),
+            (self.nodes == 1 || !self.has_raw_sections(), "the raw driver's sections go with nodes = 1 only"),
             ((1..=20_000).contains(&self.queues), "queues is not in 1..=20000"),
             ((1..=64).contains(&self.producers), "producers is not in 1..=64"),
             (!self.idempotence || self.acks == Acks::All, "idempotence needs acks = \"all\""),
@@ -289,6 +305,10 @@ pub enum PlanError {
     },
 }
 
+fn one() -> u32 {
+    1
+}
+
 fn is_name(letter: char) -> bool {
     matches!(letter, 'a'..='z' | '0'..='9' | '-')
 }
@@ -302,6 +322,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("compare", include_str!("../plans/compare.toml")),
     ("queues", include_str!("../plans/queues.toml")),
     ("queues-quick", include_str!("../plans/queues-quick.toml")),
+    ("cluster", include_str!("../plans/cluster.toml")),
     ("claim-one-consumer", include_str!("../plans/claim-one-consumer.toml")),
     ("claim-throughput", include_str!("../plans/claim-throughput.toml")),
     ("claim-batched", include_str!("../plans/claim-batched.toml")),

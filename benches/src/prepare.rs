@@ -13,6 +13,7 @@ use mqassay_harness::systems::{self, Running, SystemError};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::nodes;
 use crate::plan::{Flush, LoadPlan};
 use crate::raw::plan::{RELAY, RawLoad};
 use crate::{BenchError, Protocol, QueueType, Restart, SystemTarget};
@@ -47,13 +48,22 @@ pub fn prepare(
         match name.as_str() {
             "reference" | "reference-shared" | "reference-partitioned" => {
                 let layout = if name.ends_with("partitioned") { "partitioned" } else { "shared" };
+                if plan.nodes > 1 {
+                    let brokers = nodes::start(plan, executable, layout, data_parent)?;
+                    prepared.targets.extend(nodes::target(&brokers, name, plan));
+                    prepared.brokers.extend(brokers);
+                    continue;
+                }
                 let broker = ReferenceBroker::start(executable, layout, plan.flush, data_parent)?;
                 prepared.targets.push(broker.target(name, plan.flush));
                 prepared.brokers.push(broker);
             }
             _ if external(name).is_some() => match systems::status(&external(name).unwrap_or_default(), &options()?) {
+                Ok(running) if plan.nodes > 1 && running.nodes() != plan.nodes => {
+                    prepared.missing.push((name.clone(), other_nodes(name, &running, plan.nodes)));
+                }
                 Ok(running) => {
-                    let target = external_target(name, &running, plan.flush);
+                    let target = external_target(name, &running, plan);
                     match plan.has_raw_sections() && target.protocol != Protocol::Kafka {
                         true => prepared.missing.push((name.clone(), RAW_NEEDS_KAFKA.to_owned())),
                         false => prepared.targets.push(target),
@@ -91,21 +101,30 @@ fn external(name: &str) -> Option<String> {
     }
 }
 
-fn external_target(name: &str, running: &Running, flush: Flush) -> SystemTarget {
+fn other_nodes(name: &str, running: &Running, wanted: u32) -> String {
+    let nodes = running.nodes();
+    format!(
+        "it runs with {nodes} nodes and the plan is for {wanted}; start it anew: mqassay systems down {name}, then \
+         mqassay systems up {name} --nodes {wanted}"
+    )
+}
+
+fn external_target(name: &str, running: &Running, plan: &LoadPlan) -> SystemTarget {
     let pids = running.broker_pids();
     let (protocol, durability) = match running.system() {
         "rabbitmq" => {
             let is_quorum = name.starts_with("rabbitmq-quorum");
             let queue_type = if is_quorum { QueueType::Quorum } else { QueueType::Classic };
             // A persistent message is confirmed when it is on disk, whatever the plan would have.
-            (Protocol::Amqp { queue_type }, Flush::Ack)
+            (Protocol::Amqp { queue_type }, Flush::Ack.durability().to_owned())
         }
         "rocketmq" => {
             let is_sync = running.settings.get("flushDiskType").is_some_and(|value| value == "SYNC_FLUSH");
             let class_path = running.class_path.clone().unwrap_or_default();
-            (Protocol::Rocketmq { class_path }, if is_sync { Flush::Ack } else { Flush::Os })
+            let flush = if is_sync { Flush::Ack } else { Flush::Os };
+            (Protocol::Rocketmq { class_path }, flush.durability().to_owned())
         }
-        _ => (Protocol::Kafka, flush),
+        _ => (Protocol::Kafka, plan.durability()),
     };
     SystemTarget {
         name: name.to_owned(),
@@ -115,7 +134,7 @@ fn external_target(name: &str, running: &Running, flush: Flush) -> SystemTarget 
         pid: pids.first().copied(),
         more_pids: pids.iter().skip(1).copied().collect(),
         client_settings: BTreeMap::new(),
-        durability: durability.durability().to_owned(),
+        durability,
         topic_settings: BTreeMap::new(),
         data_dir: Some(running.data_dir.clone()),
         restart: Some(Restart::Provisioned),
@@ -199,7 +218,8 @@ impl ReferenceBroker {
         ReferenceBroker::start_as(executable, &arguments, "none", data_parent)
     }
 
-    fn start_as(
+    /// Starts `executable` with these arguments and a fresh data folder.
+    pub(crate) fn start_as(
         executable: &Path,
         arguments: &[String],
         layout: &str,

@@ -19,7 +19,7 @@ use crate::results::{Results, json_line};
 /// Arguments of `mqassay bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// A built-in plan (quick, compare, queues, scale, bounds, m1 to m8) or the path of a plan file (TOML)
+    /// A built-in plan (quick, compare, cluster, queues, scale, bounds, m1 to m8) or the path of a plan file (TOML)
     #[arg(default_value = "compare")]
     plan: String,
     /// Systems in place of the plan's; the first is the numerator of ratios

@@ -91,6 +91,9 @@ fn translated(plan: &Plan, settings: Settings) -> Plan {
         Settings::Safest => "ack",
     };
     plan.settings = [("flush", flush), ("layout", "partitioned")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    // Its members wait for three seconds before a first rebalance, and up to 45 s for one that has crashed; each may
+    // crash several times.
+    plan.world.liveness_ms = plan.world.liveness_ms.max(LIVENESS_MS);
     for topic in &mut plan.topics {
         // Auto-created topics would get the broker's number of partitions rather than the plan's.
         topic.auto_created = false;
@@ -100,6 +103,8 @@ fn translated(plan: &Plan, settings: Settings) -> Plan {
     plan
 }
 
+/// The least bound of the phase in which everything must end, in milliseconds.
+const LIVENESS_MS: u64 = 300_000;
 const NAME: &str = "kafka";
 /// Topic settings that mean the same to Kafka.
 const KNOWN: &[&str] = &["retention.ms", "retention.bytes", "max.message.bytes", "min.insync.replicas"];

@@ -12,12 +12,13 @@ use mqassay_harness::artifact::{RunLine, RunRecord, SummaryLine, VerdictKind, re
 use mqassay_harness::check;
 use mqassay_harness::plan::Plan;
 use mqassay_harness::process::ProcessOptions;
-use mqassay_harness::process::world::{Node, ProcessWorld, Ran, ReferenceNode};
+use mqassay_harness::process::world::{Node, Outage, ProcessWorld, Ran, ReferenceNode};
 use mqassay_scenarios::campaign::{self, Keep, Options, fingerprint};
 
 use crate::exit::{Exit, Failure};
 use crate::junit;
 use crate::kafka_world::{Kafka, Settings};
+use crate::outages;
 use crate::progress::{Progress, tell};
 use crate::results::json_line;
 use crate::verify;
@@ -58,6 +59,7 @@ pub(crate) fn run(options: &Options, system: SystemName, telling: &Telling<'_>) 
     let mut lines = Vec::new();
     let mut progress = Progress::new("verify", campaign::total(options));
     let mut left_out: Vec<&'static str> = Vec::new();
+    let mut outages: Vec<Outage> = Vec::new();
     let mut kafka = Kafka::default();
     for plan in campaign::plans(options) {
         let scratch = tempfile::tempdir().map_err(Failure::undone)?;
@@ -68,6 +70,7 @@ pub(crate) fn run(options: &Options, system: SystemName, telling: &Telling<'_>) 
             SystemName::KafkaSafest => kafka.run(&plan, Settings::Safest)?,
         };
         left_out.extend(&ran.left_out);
+        outages.extend(ran.outages.iter().cloned());
         let record = judged(options, &ran, began)?;
         if telling.json {
             progress.say(json_line(&record.line)?.trim_end());
@@ -87,10 +90,13 @@ pub(crate) fn run(options: &Options, system: SystemName, telling: &Telling<'_>) 
     if !left_out.is_empty() {
         eprintln!("mqassay: not made here, for want of a simulated disk or network: {}", left_out.join(", "));
     }
+    let outages = outages::summed(&outages);
     if telling.json {
+        outages.iter().try_for_each(|line| json_line(line).map(|text| tell(text.trim_end())))?;
         tell(&json_line(&summary)?);
     } else {
         verify::print_summary(&summary);
+        outages.iter().for_each(|line| tell(&line.to_string()));
     }
     Ok(verify::exit(&summary))
 }

@@ -40,6 +40,9 @@ pub(crate) struct Arguments {
     /// All scenarios on each seed
     #[arg(long)]
     each: bool,
+    /// Let the phase with faults last so long; operations and faults grow or shrink with it
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    duration: Option<u64>,
     /// A deliberate bug for the broker
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
@@ -201,6 +204,10 @@ fn options(arguments: &Arguments) -> Result<Options, Failure> {
             .collect::<Result<_, _>>()
             .map_err(Failure::usage)?
     };
+    let scenarios = match arguments.duration {
+        Some(seconds) => scenarios.iter().map(|scenario| scenario.lasting(1_000 * seconds)).collect(),
+        None => scenarios,
+    };
     for class in &arguments.without {
         let known = FaultRanges::default().classes().map(|(name, _)| name);
         if !known.contains(&class.as_str()) {
@@ -273,7 +280,7 @@ pub(crate) fn print_summary(summary: &SummaryLine) {
         tell(&format!("events: {}", events.join(", ")));
     }
     if !summary.recovery.is_empty() {
-        tell("simulated time from a fault to the next acknowledged send:");
+        tell("time from a fault to the next acknowledged send, in the run's own clock:");
         recovery::table(&summary.recovery).iter().for_each(|line| tell(&format!("  {line}")));
     }
     for (fingerprint, group) in &summary.failures {

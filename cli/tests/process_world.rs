@@ -131,3 +131,18 @@ fn a_broker_that_forgets_when_killed_is_seen() {
     let seen = verdict.violations();
     assert!(seen.contains_key("lost-write") || seen.contains_key("unseen"), "{seen:?}");
 }
+
+#[test]
+fn three_processes_under_load_lose_nothing_when_the_leader_is_killed() {
+    let runs = tempfile::tempdir().unwrap();
+    let arguments = ["verify", "soak", "--world", "process", "--duration", "8", "--seeds", "1..1", "--json"];
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mqassay"));
+    let output = command.args(arguments).arg("--runs-dir").arg(runs.path()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let lines: Vec<serde_json::Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let run = lines.iter().find(|line| line["scenario"] == "soak").unwrap();
+    assert_eq!((&run["verdict"], run["faults"].as_u64() > Some(0)), (&"valid".into(), true), "{text}");
+    let outage = lines.iter().find(|line| line["outages"] == "kill").unwrap();
+    assert!(outage["count"].as_u64() > Some(0) && outage["unended"] == 0 && outage["worst_ms"].is_number(), "{text}");
+}

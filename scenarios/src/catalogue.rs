@@ -24,11 +24,13 @@ const FILES: &[(&str, &str)] = &[
     ("rolling.toml", include_str!("../catalogue/rolling.toml")),
     ("groups.toml", include_str!("../catalogue/groups.toml")),
     ("commits.toml", include_str!("../catalogue/commits.toml")),
+    ("soak.toml", include_str!("../catalogue/soak.toml")),
 ];
 
 /// Scenarios that run only where they are named: in some seeds each shows a violation whose cause is still open, in the
 /// broker or in the judge, and a job that runs everything must not end with a verdict that nobody can act on.
-const BY_NAME: &[&str] = &["groups", "commits"];
+/// `soak` shows nothing in simulated time that others do not.
+const BY_NAME: &[&str] = &["groups", "commits", "soak"];
 
 /// The built-in scenarios that run where none is named, in the order in which seeds take turns.
 pub fn catalogue() -> Vec<Scenario> {

@@ -1,7 +1,6 @@
 //! What the broker says about itself: ApiVersions (0 to 4), Metadata (0 to 13), DescribeConfigs (1 to 4) and
 //! DescribeCluster (0 to 2).
-//! Departures from Kafka: a topic that Metadata creates is answered once it exists, not with an error first; authorized
-//! operations are never told.
+//! Departures from Kafka: a topic that Metadata creates is answered once it exists, not with an error first.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
@@ -15,13 +14,14 @@ use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 use kafka_protocol::messages::{
-    ApiVersionsResponse, BrokerId, DescribeClusterResponse, DescribeConfigsRequest, DescribeConfigsResponse,
-    MetadataRequest, MetadataResponse, TopicName,
+    ApiVersionsResponse, BrokerId, DescribeClusterRequest, DescribeClusterResponse, DescribeConfigsRequest,
+    DescribeConfigsResponse, MetadataRequest, MetadataResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::admin::{AdminAnswer, AdminCall, AdminSlot};
+use super::authorized;
 use super::config::{KEYS, NodeConfig};
 use super::machine::{Core, Effects, RequestId};
 use super::metadata::Topic;
@@ -73,21 +73,30 @@ impl Core {
         // In version 0 an empty list means all topics, later a null does.
         let wanted = request.topics.as_ref().filter(|topics| header.version > 0 || !topics.is_empty());
         let topics = match wanted {
-            None => self.metadata.topics().map(|(name, topic)| self.describe_topic(name, topic)).collect(),
+            None => self.metadata.topics().map(|(name, topic)| self.describe_topic(name, topic)).collect::<Vec<_>>(),
             Some(topics) => topics.iter().map(|topic| self.describe_wanted(topic)).collect(),
         };
+        let is_asked = request.include_topic_authorized_operations;
+        let with_operations = |topic: MetadataResponseTopic| match topic.error_code {
+            0 => topic.with_topic_authorized_operations(authorized::told(is_asked, authorized::TOPIC)),
+            _ => topic,
+        };
+        let cluster = authorized::told(request.include_cluster_authorized_operations, authorized::CLUSTER);
         MetadataResponse::default()
             .with_brokers(brokers.collect())
             .with_cluster_id(Some(self.cluster_name()))
             .with_controller_id(self.controller_id())
-            .with_topics(topics)
+            .with_topics(topics.into_iter().map(with_operations).collect())
+            .with_cluster_authorized_operations(cluster)
     }
 
-    pub(super) fn describe_cluster(&self) -> DescribeClusterResponse {
+    pub(super) fn describe_cluster(&self, request: &DescribeClusterRequest) -> DescribeClusterResponse {
         let brokers = self.live_brokers().map(|(id, host, port)| {
             DescribeClusterBroker::default().with_broker_id(BrokerId(id.0)).with_host(host).with_port(i32::from(port))
         });
+        let operations = authorized::told(request.include_cluster_authorized_operations, authorized::CLUSTER);
         DescribeClusterResponse::default()
+            .with_cluster_authorized_operations(operations)
             .with_cluster_id(self.cluster_name())
             .with_controller_id(self.controller_id())
             .with_brokers(brokers.collect())

@@ -516,7 +516,7 @@ impl Core {
                 Response::OffsetForLeaderEpoch(self.offset_for_leader_epoch(request))
             }
             Request::DescribeConfigs(request) => Response::DescribeConfigs(self.describe_configs(request)),
-            Request::DescribeCluster(_) => Response::DescribeCluster(self.describe_cluster()),
+            Request::DescribeCluster(request) => Response::DescribeCluster(self.describe_cluster(&request)),
         };
         effects.replies.push((id, Answer::Response(header, Box::new(response))));
     }

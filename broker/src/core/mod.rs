@@ -5,6 +5,7 @@
 
 mod admin;
 mod alter_configs;
+mod authorized;
 pub mod batch;
 pub mod census;
 pub mod config;

@@ -12,6 +12,7 @@ use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_groups_response::DescribedGroup;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
@@ -20,8 +21,8 @@ use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProdu
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{
     ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
-    DescribeConfigsRequest, FetchRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
-    TopicName,
+    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, FetchRequest, FindCoordinatorRequest,
+    GroupId, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 use mqassay_broker::core::batch::{Batch, BatchProducer, read_records};
@@ -314,6 +315,42 @@ fn topics_are_changed_and_described_and_survive_snapshots() {
     assert_eq!(value("mqassay.layout"), ("partitioned".to_owned(), 1));
     assert_eq!(value("mqassay.flush"), ("ack".to_owned(), 5));
     assert_eq!(configs.len(), 11);
+}
+
+#[test]
+fn authorized_operations_are_told_where_they_are_asked_for() {
+    let data = tempfile::tempdir().expect("a temporary folder");
+    let broker = start(&config(Layout::Shared, FlushMode::Ack), data.path());
+    let mut client = Client::dial(&broker);
+    create(&mut client, "t", 1, &[]);
+    let all = MetadataRequest::default().with_topics(None);
+    let plain = client.call(10, &all);
+    assert_eq!(plain.cluster_authorized_operations, i32::MIN);
+    assert_eq!(plain.topics[0].topic_authorized_operations, i32::MIN);
+    let asking = all.with_include_cluster_authorized_operations(true).with_include_topic_authorized_operations(true);
+    let told = client.call(10, &asking);
+    assert_eq!(told.topics[0].topic_authorized_operations.count_ones(), 8);
+    let cluster = client.call(1, &DescribeClusterRequest::default().with_include_cluster_authorized_operations(true));
+    assert_eq!(cluster.cluster_authorized_operations, told.cluster_authorized_operations);
+    assert_eq!(cluster.cluster_authorized_operations.count_ones(), 7);
+    let mut groups = DescribeGroupsRequest::default().with_groups(vec![GroupId(StrBytes::from_static_str("g"))]);
+    let described = client.call(5, &groups);
+    assert_eq!(described.groups[0].authorized_operations, i32::MIN);
+    groups.include_authorized_operations = true;
+    let described = retried(&mut client, &groups);
+    assert_eq!(described.authorized_operations.count_ones(), 5);
+}
+
+/// The group's description, asked for until its coordinator serves.
+fn retried(client: &mut Client, request: &DescribeGroupsRequest) -> DescribedGroup {
+    let find = FindCoordinatorRequest::default().with_coordinator_keys(vec![StrBytes::from_static_str("g")]);
+    loop {
+        client.call(4, &find);
+        let described = client.call(5, request).groups.remove(0);
+        if described.error_code == 0 {
+            return described;
+        }
+    }
 }
 
 #[test]

@@ -202,7 +202,8 @@ impl<D: Dial, T: Timer> Cluster<D, T> {
         Err(code.map_or_else(no_leader, |code| CallError::Answered { api: "Metadata".to_string(), code }))
     }
 
-    fn known_leader(&self, partition: &TopicPartition) -> Option<String> {
+    /// Address of the partition's leader as far as the metadata seen so far says; nobody is asked.
+    pub fn known_leader(&self, partition: &TopicPartition) -> Option<String> {
         let metadata = self.inner.metadata.borrow();
         let leader = metadata.leaders.get(partition)?.node?;
         metadata.addresses.get(&leader).cloned()

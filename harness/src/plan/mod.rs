@@ -3,6 +3,7 @@
 //! replaying and shrinking edit plans, never seeds.
 
 pub mod draws;
+mod lasting;
 pub mod readable;
 pub mod sample;
 mod sample_cluster;

@@ -1,5 +1,4 @@
 //! ListGroups (0 to 5), DescribeGroups (0 to 6) and ConsumerGroupDescribe (0 to 1): what the groups are, as one coordinator sees them.
-//! Departure from Kafka: authorized operations are never told.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +15,7 @@ use super::answer::{GroupAnswer, text};
 use super::classic::ClassicState;
 use super::coordinator::{Coordinator, Group};
 use super::record::TopicId;
+use crate::core::authorized;
 use crate::core::metadata::Metadata;
 
 impl Coordinator {
@@ -71,7 +71,7 @@ impl Coordinator {
             .with_protocol_type(text(group.protocol_type.as_deref().unwrap_or_default()))
             .with_protocol_data(text(protocol.unwrap_or_default()))
             .with_members(members.collect())
-            .with_authorized_operations(i32::MIN)
+            .with_authorized_operations(authorized::NOT_ASKED)
     }
 }
 
@@ -104,7 +104,7 @@ impl Coordinator {
             .with_assignment_epoch(group.target_epoch)
             .with_assignor_name(text(group.assignor().name()))
             .with_members(members.collect())
-            .with_authorized_operations(i32::MIN)
+            .with_authorized_operations(authorized::NOT_ASKED)
     }
 }
 
@@ -128,7 +128,7 @@ pub(super) fn describe_consumer_refused(id: &str, error: ResponseError) -> consu
     consumer::DescribedGroup::default()
         .with_group_id(GroupId(text(id)))
         .with_error_code(error.code())
-        .with_authorized_operations(i32::MIN)
+        .with_authorized_operations(authorized::NOT_ASKED)
 }
 
 /// The description of a group that is none of the classic protocol: dead, and from version 6 on an error.
@@ -136,7 +136,7 @@ fn unknown_group(id: &str, version: i16) -> DescribedGroup {
     let described = DescribedGroup::default()
         .with_group_id(GroupId(text(id)))
         .with_group_state(text("Dead"))
-        .with_authorized_operations(i32::MIN);
+        .with_authorized_operations(authorized::NOT_ASKED);
     if version < 6 {
         return described;
     }
@@ -149,7 +149,7 @@ pub(super) fn describe_refused(id: &str, error: ResponseError) -> DescribedGroup
     DescribedGroup::default()
         .with_group_id(GroupId(text(id)))
         .with_error_code(error.code())
-        .with_authorized_operations(i32::MIN)
+        .with_authorized_operations(authorized::NOT_ASKED)
 }
 
 /// A commit of which every partition is refused.

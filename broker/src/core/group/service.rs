@@ -21,6 +21,7 @@ use super::load::Loading;
 use super::offsets::{FetchOffsets, fetch_refused};
 use super::turn::{Caller, Outcome, View};
 use super::{OFFSETS_TOPIC, partition_of};
+use crate::core::authorized;
 use crate::core::batch::Batch;
 use crate::core::gather::Gather;
 use crate::core::internal::InternalWait;
@@ -162,7 +163,11 @@ impl Core {
             Ok(coordinator) => coordinator.describe(id, header.version),
             Err(error) => super::describe::describe_refused(id, error),
         });
-        Response::DescribeGroups(DescribeGroupsResponse::default().with_groups(groups.collect()))
+        let mut groups: Vec<_> = groups.collect();
+        for group in groups.iter_mut().filter(|group| group.error_code == 0) {
+            group.authorized_operations = authorized::told(request.include_authorized_operations, authorized::GROUP);
+        }
+        Response::DescribeGroups(DescribeGroupsResponse::default().with_groups(groups))
     }
 
     pub(in crate::core) fn describe_consumer_groups(&self, request: &ConsumerGroupDescribeRequest) -> Response {
@@ -170,7 +175,11 @@ impl Core {
             Ok(coordinator) => coordinator.describe_consumer(id, &self.metadata),
             Err(error) => super::describe::describe_consumer_refused(id, error),
         });
-        let response = ConsumerGroupDescribeResponse::default().with_groups(groups.collect());
+        let mut groups: Vec<_> = groups.collect();
+        for group in groups.iter_mut().filter(|group| group.error_code == 0) {
+            group.authorized_operations = authorized::told(request.include_authorized_operations, authorized::GROUP);
+        }
+        let response = ConsumerGroupDescribeResponse::default().with_groups(groups);
         Response::ConsumerGroupDescribe(response)
     }
 

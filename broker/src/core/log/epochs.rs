@@ -39,9 +39,9 @@ impl Epochs {
         Some((found.epoch, self.starts.get(behind).map_or(end, |next| next.start)))
     }
 
-    /// The epochs in force between two positions; the first may have started before.
+    /// The epochs in force between two positions, and before them that of the frame that ends at the first.
     pub(crate) fn between(&self, base: Position, end: Position) -> Vec<EpochStart> {
-        let begin = self.starts.partition_point(|known| known.start <= base).saturating_sub(1);
+        let begin = self.starts.partition_point(|known| known.start < base).saturating_sub(1);
         self.starts[begin..].iter().filter(|known| known.start < end || known.start <= base).copied().collect()
     }
 
@@ -65,9 +65,10 @@ impl Epochs {
         });
     }
 
-    /// Forgets epochs that ended at or before `position`.
+    /// Forgets epochs that ended before `position`. That of the frame that ends there stays: replicas that have nothing
+    /// behind it in common part there.
     pub(crate) fn forget_before(&mut self, position: Position) {
-        let begin = self.starts.partition_point(|known| known.start <= position).saturating_sub(1);
+        let begin = self.starts.partition_point(|known| known.start < position).saturating_sub(1);
         self.starts.drain(..begin);
     }
 
@@ -106,7 +107,10 @@ mod tests {
         let starts = |found: Vec<EpochStart>| found.iter().map(|known| known.epoch.0).collect::<Vec<_>>();
         assert_eq!(starts(epochs.between(Position(0), Position(100))), [1]);
         assert_eq!(starts(epochs.between(Position(120), Position(260))), [4, 6]);
-        assert_eq!(starts(epochs.between(Position(100), Position(100))), [4], "a carrier has the epoch in force");
+        assert_eq!(starts(epochs.between(Position(100), Position(100))), [1, 4], "a carrier has what it parts with");
+        epochs.forget_before(Position(100));
+        assert_eq!(starts(epochs.iter().collect()), [1, 4, 6], "the last frame that was freed has epoch 1");
+        assert_eq!(epochs.end_of(LeaderEpoch(3), Position(300)), Some((LeaderEpoch(1), Position(100))));
         epochs.forget_before(Position(120));
         assert_eq!(starts(epochs.iter().collect()), [4, 6]);
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::frame::Frame;
 use super::{Availability, DiskEffect, DiskEvent, Flush, Halt, Log, Progress, Recovered, Replication, Seal, Segment};
-use crate::core::types::{Now, Position};
+use crate::core::types::{LeaderEpoch, Now, Position};
 
 /// How long a log whose disk was full waits before it looks again.
 const REOPEN_BACKOFF: Duration = Duration::from_millis(500);
@@ -77,14 +77,26 @@ impl Log {
     /// Writes a mark where the log has been idle long enough, and asks for its sync.
     pub(super) fn write_mark(&mut self, now: Now, effects: &mut Vec<DiskEffect>) {
         self.mark_due = None;
-        let follows = self.replication == Replication::Following;
-        if follows || !self.is_online() || !self.active || self.synced != self.end {
+        let Some(epoch) = self.epoch_of_mark() else { return };
+        if !self.is_online() || !self.active || self.synced != self.end {
             return;
         }
-        let mark = Frame::mark(self.end, self.synced, self.epochs.newest());
+        let mark = Frame::mark(self.end, self.synced, epoch);
         let head = Bytes::copy_from_slice(&mark.encode(&[]));
         self.write_frame(&mark, head, Bytes::new(), now, effects);
         self.request_sync(effects);
+    }
+
+    /// The epoch in which this replica may write a mark: that in which it leads. In the epoch of the newest frame another
+    /// replica may have a batch where the mark would stand, and nothing would tell the two apart. A log that is alone and
+    /// has no leader's epoch goes on in that of its newest frame.
+    fn epoch_of_mark(&self) -> Option<LeaderEpoch> {
+        let newest = self.epochs.newest();
+        match self.replication {
+            Replication::Following => None,
+            Replication::Leading => self.leader_epoch.filter(|epoch| *epoch >= newest),
+            Replication::Alone => Some(self.leader_epoch.map_or(newest, |epoch| epoch.max(newest))),
+        }
     }
 
     /// Starts recovery of a log that waits for room, unless a sync is still under way: its late success would be

@@ -102,8 +102,10 @@ impl Cluster {
         self.heard = [Position(0); NODES];
         for other in 0..NODES {
             let role = if other == node { Replication::Leading } else { Replication::Following };
+            let epoch = (other == node).then_some(self.epoch);
             let rig = self.rig(other);
             let now = rig.now;
+            rig.log.set_leader_epoch(epoch);
             rig.log.set_replication(role, now);
         }
     }
@@ -374,6 +376,59 @@ fn a_deposed_leader_cuts_what_nobody_copied_and_copies_what_came_instead() {
         assert_eq!((rig.log.log_end_offset(QueueId(1)), rig.log.log_end_offset(QueueId(2))), (Offset(3), Offset(0)));
         let path = cluster.disks[0].paths(DIRECTORY, ".log").remove(0);
         assert_eq!(cluster.disks[0].contents(&path).len() as u64, rig.log.end_position().0, "the file is cut");
+    });
+}
+
+/// A leader that has appended nothing yet and is idle writes a mark where another replica has a batch of the epoch before.
+/// The epochs must tell the two apart, or both replicas pass for alike.
+#[test]
+fn a_mark_of_a_new_leader_is_told_from_a_batch_of_the_leader_before() {
+    block_on(async {
+        let mut cluster = Cluster::new(Flush::Ack, None).await;
+        cluster.append(1, 1, 0);
+        cluster.catch_up().await;
+        cluster.append(1, 1, 0);
+        cluster.rig(0).settle().await;
+        cluster.lead(1);
+        let (end, epoch) = (cluster.rig(1).log.end_position(), cluster.epoch);
+        cluster.step(Step::Idle).await;
+        let log = &cluster.rig(1).log;
+        assert_eq!(log.end_position(), end.plus(FRAME_BYTES as u64), "the new leader has written a mark");
+        assert_eq!(log.epochs().newest(), epoch, "it stands in the epoch of who wrote it");
+        // The one deposed leads again, and a follower has to part with the mark.
+        cluster.lead(0);
+        cluster.append(1, 1, 0);
+        let cluster = cluster.run(Vec::new()).await;
+        assert_eq!(cluster.truncations, 1);
+    });
+}
+
+/// A leader frees all that is confirmed, and is deposed before anyone has copied what it appended behind that. Nothing
+/// that it still has is the next leader's, and yet it must not forget how far it had come: it may be elected again.
+#[test]
+fn a_deposed_leader_that_freed_what_was_confirmed_is_cut_to_its_start() {
+    block_on(async {
+        let mut cluster = Cluster::new(Flush::Ack, Some(2048)).await;
+        cluster.append(1, 3, 174);
+        cluster.append(1, 3, 174);
+        cluster.catch_up().await;
+        let confirmed = cluster.confirmed;
+        cluster.lead(2);
+        for _ in 0..3 {
+            cluster.append(1, 3, 230);
+        }
+        cluster.rig(2).settle().await;
+        cluster.confirm();
+        cluster.step(Step::Retain).await;
+        assert_eq!(cluster.rig(2).log.start_position(), confirmed, "all that is confirmed is freed");
+        cluster.lead(0);
+        cluster.step(Step::Fetch { node: 2, bytes_max: 4000 }).await;
+        cluster.step(Step::Settle { node: 2 }).await;
+        let log = &cluster.rig(2).log;
+        assert_eq!((log.start_position(), log.end_position()), (confirmed, confirmed));
+        assert_eq!(log.log_end_offset(QueueId(1)), Offset(6), "its offsets go on");
+        let cluster = cluster.run(Vec::new()).await;
+        assert_eq!((cluster.restarts, cluster.truncations), (0, 1));
     });
 }
 

@@ -5,6 +5,7 @@
 mod links;
 mod nemesis;
 mod nodes;
+mod outages;
 mod system;
 
 use std::collections::BTreeMap;
@@ -35,7 +36,10 @@ use crate::workload::{Context, WorkloadError};
 pub use links::Links;
 pub use nemesis::is_offered;
 pub use nodes::{Node, NodeError, ReferenceNode};
+pub use outages::Outage;
 pub use system::SystemNode;
+
+use outages::Leaders;
 
 /// A run's links, before its nodes are made.
 #[derive(Debug)]
@@ -61,8 +65,10 @@ pub struct Ran {
     pub events: BTreeMap<String, u64>,
     /// Faults that struck.
     pub struck: u64,
-    /// Faults that found their node down.
+    /// Faults that found their node down, or as many nodes down as the plan allows at once.
     pub missed: u64,
+    /// Queues whose leader went away by a fault, and for how long they took nothing.
+    pub outages: Vec<Outage>,
 }
 
 /// Why a run could not be performed.
@@ -132,9 +138,12 @@ impl ProcessWorld {
             plan,
         };
         let routes = stage.routes(&links, &addresses)?;
+        let leaders = Leaders::default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let local = tokio::task::LocalSet::new();
-        let ended = local.block_on(&runtime, stage.play(nodes, &links, routes))?;
+        // It ends with the runtime.
+        local.spawn_local(leaders.clone().watch(stage.watcher(), addresses));
+        let ended = local.block_on(&runtime, stage.play(nodes, &links, routes, leaders))?;
         let mut marks = ended.left.marks;
         let struck = marks.iter().filter(|mark| matches!(mark, Mark::Fault { .. })).count() as u64;
         marks.push(Mark::LivenessBegan { at_us: ended.liveness_began_us });
@@ -150,7 +159,10 @@ impl ProcessWorld {
         let judge = JudgeContext::of_plan(&stage.plan).with_wall_start_ms(stage.began_wall_ms);
         let events = stage.events.iter().map(|(name, count)| (name.to_string(), count.load(Ordering::SeqCst)));
         let events = events.collect();
-        let ran = Ran { plan: stage.plan, history, judge, left_out, events, struck, missed: ended.left.missed };
+        let mut outages = ended.left.outages;
+        outages::measure(&mut outages, &history);
+        let missed = ended.left.missed;
+        let ran = Ran { plan: stage.plan, history, judge, left_out, events, struck, missed, outages };
         Ok((ran, ended.nodes))
     }
 }
@@ -199,13 +211,14 @@ impl Stage {
         nodes: Vec<Box<dyn Node>>,
         links: &Arc<Links>,
         mut routes: Vec<LinkDial>,
+        leaders: Leaders,
     ) -> Result<Ended, ProcessWorldError> {
         let reader = self.context(self.plan.clients.len() as u32, routes.pop().unwrap_or_default());
         create_topics(&reader, TOPICS_BOUND, ADMIN_TIMEOUT).await?;
         let is_quiet = Arc::new(AtomicBool::new(false));
         let (heal, healing) = mpsc::channel();
         let began = self.began();
-        let nemesis = nemesis::Nemesis::new(&self.plan, nodes, links.clone(), began, is_quiet.clone());
+        let nemesis = nemesis::Nemesis::new(&self.plan, nodes, links.clone(), leaders, began, is_quiet.clone());
         let mut nemesis = tokio::task::spawn_blocking(move || nemesis.run(&healing));
         let mut clients = tokio::task::JoinSet::new();
         for (index, (planned, dial)) in self.plan.clients.iter().zip(routes).enumerate() {
@@ -263,6 +276,12 @@ impl Stage {
     /// The run's beginning on the clock of threads.
     fn began(&self) -> Instant {
         Instant::now() - self.timer.monotonic()
+    }
+
+    /// Asks past all links who leads; what happens to it concerns nobody, so that its events are not counted.
+    fn watcher(&self) -> Context<LinkDial, SystemTimer> {
+        let context = self.context(self.plan.clients.len() as u32 + 1, LinkDial::default());
+        Context { recorder: Recorder::new(Box::new(|_| {})), events: Rc::new(|_| {}), ..context }
     }
 
     fn context(&self, client: u32, dial: LinkDial) -> Context<LinkDial, SystemTimer> {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::links::Links;
 use super::nodes::{Node, NodeError};
+use super::outages::{Leaders, Outage};
 use crate::history::Mark;
 use crate::plan::{Fault, FaultAction, LinkRule, Plan, Trigger};
 
@@ -37,14 +38,19 @@ pub fn is_offered(action: &FaultAction) -> bool {
 pub(super) struct Left {
     /// What struck and which nodes ended by themselves, in order of time.
     pub(super) marks: Vec<Mark>,
-    /// Faults that had nothing to strike: the node was down.
+    /// Faults that had nothing to strike: the node was down, or as many others as may be at once.
     pub(super) missed: u64,
+    /// Queues whose leader went away by a fault; how long each lasted is not known here.
+    pub(super) outages: Vec<Outage>,
 }
 
 pub(super) struct Nemesis {
     faults: Vec<Fault>,
     slots: Vec<Slot>,
     links: Arc<Links>,
+    leaders: Leaders,
+    /// Nodes that may be away at once at most; none sets no bound.
+    away_max: Option<u32>,
     began: Instant,
     timeline: BTreeMap<(Duration, u64), Deed>,
     planned: u64,
@@ -72,13 +78,15 @@ impl Nemesis {
         plan: &Plan,
         nodes: Vec<Box<dyn Node>>,
         links: Arc<Links>,
+        leaders: Leaders,
         began: Instant,
         is_quiet: Arc<AtomicBool>,
     ) -> Nemesis {
         let slots = nodes.into_iter().map(|node| Slot { node, is_up: true, is_paused: false }).collect();
         let faults = plan.faults.clone();
-        let (timeline, left) = (BTreeMap::new(), Left::default());
-        let mut nemesis = Nemesis { faults, slots, links, began, timeline, planned: 0, is_quiet, left };
+        let (timeline, left, away_max) = (BTreeMap::new(), Left::default(), plan.world.budget.down);
+        let mut nemesis =
+            Nemesis { faults, slots, links, leaders, away_max, began, timeline, planned: 0, is_quiet, left };
         for index in 0..nemesis.faults.len() {
             let at_ms = match nemesis.faults[index].trigger {
                 Trigger::At { at_ms } => at_ms,
@@ -214,11 +222,25 @@ impl Nemesis {
         Ok(())
     }
 
+    /// Whether one more node may be away.
+    fn is_within_budget(&self, node: u32) -> bool {
+        let others = self.slots.iter().enumerate().filter(|(other, _)| *other as u32 != node);
+        let away = others.filter(|(_, slot)| !slot.is_up || slot.is_paused).count() as u32;
+        self.away_max.is_none_or(|bound| away < bound)
+    }
+
+    /// What the node leads is without a leader from now on.
+    fn note_outages(&mut self, node: u32, class: &'static str) {
+        let begun = self.leaders.led_by(node, class, self.now_us());
+        self.left.outages.extend(begun);
+    }
+
     fn kill(&mut self, node: u32, restart_after_ms: u64) -> Result<bool, NodeError> {
-        let slot = &mut self.slots[node as usize];
-        if !slot.is_up {
+        if !self.slots[node as usize].is_up || !self.is_within_budget(node) {
             return Ok(false);
         }
+        self.note_outages(node, "kill");
+        let slot = &mut self.slots[node as usize];
         slot.node.kill()?;
         (slot.is_up, slot.is_paused) = (false, false);
         self.plan_after(Duration::from_millis(restart_after_ms), Deed::Start(node as usize));
@@ -227,10 +249,12 @@ impl Nemesis {
 
     /// A node that does not end in time is killed, and that is its failure.
     fn stop(&mut self, node: u32, restart_after_ms: u64) -> Result<bool, NodeError> {
-        let slot = &mut self.slots[node as usize];
-        if !slot.is_up || slot.is_paused {
+        let slot = &self.slots[node as usize];
+        if !slot.is_up || slot.is_paused || !self.is_within_budget(node) {
             return Ok(false);
         }
+        self.note_outages(node, "restart");
+        let slot = &mut self.slots[node as usize];
         let stopped = slot.node.stop(STOPPING_MAX);
         slot.is_up = false;
         if let Err(error) = stopped {
@@ -243,10 +267,12 @@ impl Nemesis {
     }
 
     fn pause(&mut self, node: u32, duration_ms: u64) -> Result<bool, NodeError> {
-        let slot = &mut self.slots[node as usize];
-        if !slot.is_up || slot.is_paused {
+        let slot = &self.slots[node as usize];
+        if !slot.is_up || slot.is_paused || !self.is_within_budget(node) {
             return Ok(false);
         }
+        self.note_outages(node, "pause");
+        let slot = &mut self.slots[node as usize];
         slot.node.pause()?;
         slot.is_paused = true;
         self.plan_after(Duration::from_millis(duration_ms), Deed::Resume(node as usize));
