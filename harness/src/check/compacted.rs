@@ -1,16 +1,14 @@
 //! What compaction may take from a queue: a record that a later one with its key supersedes, and one without value once
-//! its time is over. The key and whether there is a value follow from the value's number (`workload::payload`), so the
+//! its time is over. The key and whether there is a value follow from the value's number (`plan::keys`), so the
 //! history need not tell them. Errs on the side of the broker: what is superseded at any time of the run may be gone at
 //! any time of the run. The record that supersedes is owed like any other, so a key never loses its newest record unseen.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
-
 use super::order::{Fate, QueueOrder};
 use super::ranges::Ranges;
 use crate::history::{History, Queue, Value};
-use crate::workload::payload;
+use crate::plan::keys;
 
 /// Marks the offsets of the queue at which a missing record proves nothing.
 pub(super) fn excuse(history: &History, queue: Queue, order: &mut QueueOrder, tombstones_stay_ms: Option<u64>) {
@@ -29,16 +27,16 @@ pub(super) fn excuse(history: &History, queue: Queue, order: &mut QueueOrder, to
         placed.extend(first_offset.into_iter().flat_map(|first| (first..).zip(values.clone())));
     }
     for (offset, value) in &placed {
-        let latest = newest.entry(payload::key_of(*value, queue)).or_insert(*offset);
+        let latest = newest.entry(keys::key_of(*value, queue)).or_insert(*offset);
         *latest = (*latest).max(*offset);
     }
     let deleted_unseen = deleted_unseen(queue, order, stay_ms, ended_us);
     let may_go = |(offset, value): &&(u64, Value)| {
-        let key = payload::key_of(*value, queue);
+        let key = keys::key_of(*value, queue);
         let is_superseded = newest.get(&key).is_some_and(|latest| latest > offset);
         is_superseded
             || deleted_unseen.contains(&key)
-            || (payload::is_tombstone(*value, queue) && is_over(order, *value, stay_ms, ended_us))
+            || (keys::is_tombstone(*value, queue) && is_over(order, *value, stay_ms, ended_us))
     };
     let gone = Ranges::of(placed.iter().filter(may_go).map(|(offset, _)| *offset..*offset + 1).collect());
     for part in gone.within(0..u64::MAX) {
@@ -48,7 +46,7 @@ pub(super) fn excuse(history: &History, queue: Queue, order: &mut QueueOrder, to
 
 /// Keys that a record may have deleted which nobody saw, because it was itself gone before: one of a send without answer,
 /// or a copy of one that was sent again.
-fn deleted_unseen(queue: Queue, order: &QueueOrder, stay_ms: u64, ended_us: u64) -> BTreeSet<Bytes> {
+fn deleted_unseen(queue: Queue, order: &QueueOrder, stay_ms: u64, ended_us: u64) -> BTreeSet<String> {
     let unseen = order.sends.iter().filter(|send| match send.fate {
         Fate::Acknowledged => send.attempts > 1,
         Fate::Unknown => true,
@@ -56,8 +54,8 @@ fn deleted_unseen(queue: Queue, order: &QueueOrder, stay_ms: u64, ended_us: u64)
     });
     let values = unseen.flat_map(|send| (send.first_value..send.end_value()).map(Value));
     let deleting =
-        values.filter(|value| payload::is_tombstone(*value, queue) && is_over(order, *value, stay_ms, ended_us));
-    deleting.map(|value| payload::key_of(value, queue)).collect()
+        values.filter(|value| keys::is_tombstone(*value, queue) && is_over(order, *value, stay_ms, ended_us));
+    deleting.map(|value| keys::key_of(value, queue)).collect()
 }
 
 /// Whether a record without value may have been there for as long as it must.
@@ -75,11 +73,11 @@ mod tests {
     /// The first sequences of two values of the samples' client, one of which is a tombstone or not, with one key.
     fn pair(second_deletes: bool) -> (u64, u64) {
         let value = |sequence| Value::new(ClientId(0), sequence);
-        let is_last = |n: u64| payload::is_tombstone(value(n), QUEUE) == second_deletes;
+        let is_last = |n: u64| keys::is_tombstone(value(n), QUEUE) == second_deletes;
         let (first, second) = (0..60)
             .flat_map(|first| (first + 1..60).map(move |second| (first, second)))
             .find(|(first, second)| {
-                payload::key_of(value(*first), QUEUE) == payload::key_of(value(*second), QUEUE) && is_last(*second)
+                keys::key_of(value(*first), QUEUE) == keys::key_of(value(*second), QUEUE) && is_last(*second)
             })
             .expect("there are fewer keys than values");
         (first, second)

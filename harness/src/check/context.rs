@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use crate::guarantee::Flush;
 use crate::history::ClientId;
+use crate::plan::keys::is_compacted;
 use crate::plan::{ClientAction, CommitWhen, GroupProtocol, Plan, Role};
-use crate::workload::is_compacted;
 
 /// Bytes that a record may take beyond its value at most: key, headers, and a batch and a frame of its own.
 const RECORD_OVERHEAD_BYTES_MAXIMUM: u64 = 1_024;

@@ -13,7 +13,6 @@ mod producing;
 pub mod recorder;
 pub mod topics;
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use crate::driver::{Dial, Events, Timer, TopicPartition};
 use crate::history::{ClientId, Queue};
 use crate::plan::Topic;
 use crate::plan::draws::Draws;
+use crate::plan::keys::is_compacted;
 use phase::Phase;
 use recorder::Recorder;
 
@@ -159,11 +159,6 @@ impl<D: Dial, T: Timer> Context<D, T> {
             () = self.timer.sleep_until(self.began + Duration::from_millis(at_ms)) => {}
         }
     }
-}
-
-/// Whether a topic's settings ask for compaction.
-pub(crate) fn is_compacted(config: &BTreeMap<String, String>) -> bool {
-    config.get("cleanup.policy").is_some_and(|policy| policy.split(',').any(|word| word.trim() == "compact"))
 }
 
 const BACKOFF_MINIMUM: Duration = Duration::from_millis(20);

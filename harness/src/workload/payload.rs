@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::driver::records::{Header, Record};
 use crate::history::{Queue, Value};
+use crate::plan::keys::{is_tombstone, key_of};
 
 /// Shortest value in bytes.
 pub const VALUE_BYTES_MINIMUM: u32 = 24;
@@ -64,10 +65,10 @@ pub fn check(record: &Record, queue: Queue) -> Result<Value, String> {
     Ok(value)
 }
 
-/// The same for a topic that is compacted: the key is one of a few, and one record in `TOMBSTONE_ONE_IN` has no value and
+/// The same for a topic that is compacted: the key is one of a few, and one record in five has no value and
 /// so deletes its key; its header tells the number and the timestamp instead.
 pub fn encode_keyed(value: Value, queue: Queue, timestamp_ms: i64, length: u32) -> Record {
-    let record = Record { key: Some(key_of(value, queue)), ..encode(value, queue, timestamp_ms, length) };
+    let record = Record { key: Some(Bytes::from(key_of(value, queue))), ..encode(value, queue, timestamp_ms, length) };
     if !is_tombstone(value, queue) {
         return record;
     }
@@ -95,23 +96,6 @@ pub fn check_keyed(record: &Record, queue: Queue) -> Result<Value, String> {
     }
 }
 
-/// The key of a value of a compacted topic.
-pub fn key_of(value: Value, queue: Queue) -> Bytes {
-    Bytes::from(format!("key {}", drawn(b"compaction key", value, queue) % KEYS))
-}
-
-/// Whether a value of a compacted topic deletes its key.
-pub fn is_tombstone(value: Value, queue: Queue) -> bool {
-    drawn(b"tombstone", value, queue).is_multiple_of(TOMBSTONE_ONE_IN)
-}
-
-fn drawn(label: &[u8], value: Value, queue: Queue) -> u64 {
-    xxh3_64_with_seed(label, seed(value, queue, 0, 0))
-}
-
-/// Keys of a queue of a compacted topic.
-const KEYS: u64 = 7;
-const TOMBSTONE_ONE_IN: u64 = 5;
 const TOMBSTONE_HEADER: &[u8] = b"assay-deletes";
 
 fn seed(value: Value, queue: Queue, timestamp_ms: i64, length: usize) -> u64 {
