@@ -72,9 +72,10 @@ pub fn encode_keyed(value: Value, queue: Queue, timestamp_ms: i64, length: u32) 
     if !is_tombstone(value, queue) {
         return record;
     }
-    let mut told = BytesMut::with_capacity(16);
+    let mut told = BytesMut::with_capacity(24);
     told.put_u64(value.0);
     told.put_i64(timestamp_ms);
+    told.put_u64(seed(value, queue, timestamp_ms, 0));
     let header = Header { key: Bytes::from_static(TOMBSTONE_HEADER), value: Some(told.freeze()) };
     Record { value: None, headers: vec![header], ..record }
 }
@@ -83,7 +84,7 @@ pub fn encode_keyed(value: Value, queue: Queue, timestamp_ms: i64, length: u32) 
 pub fn check_keyed(record: &Record, queue: Queue) -> Result<Value, String> {
     let bytes = match (&record.value, record.headers.first()) {
         (Some(value), _) if value.len() >= VALUE_BYTES_MINIMUM as usize => value,
-        (None, Some(Header { value: Some(told), .. })) if told.len() == 16 => told,
+        (None, Some(Header { value: Some(told), .. })) if told.len() == 24 => told,
         (Some(_) | None, _) => return Err("nothing in the record tells its number".to_string()),
     };
     let (mut number, mut timestamp_ms) = ([0; 8], [0; 8]);
