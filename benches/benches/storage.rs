@@ -26,6 +26,7 @@ fn settings() -> LogSettings {
         segment_bytes: 1 << 30,
         retention_ms: None,
         retention_bytes: None,
+        compaction: None,
         producer_expiry: Duration::from_secs(86_400),
         tail_cache_bytes: 1 << 20,
     }

@@ -54,6 +54,11 @@ pub enum Mutant {
     /// R16 (nats-server #7545): voters are changed without waiting for the change before to be committed, so that
     /// majorities of old and new voters need not meet.
     HastyVoters,
+    /// S9 (KAFKA-5435): a restart finds no producers in the indexes of sealed segments, so that it knows only those that
+    /// have batches behind them, and a retry of an older one is appended twice.
+    ProducerSnapshotsRemoved,
+    /// S12 (KAFKA-4529): compaction drops a tombstone at once, so a reader on its way never learns that the key is gone.
+    TombstoneDroppedEarly,
     /// S7 (nats-server #7556, #6888): a metadata snapshot that cannot be read is taken for none, and the logs that it
     /// listed for orphans, which are removed.
     UnreadableSnapshotIsNone,
@@ -61,7 +66,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// Every mutant, in the order of the published table.
-    pub const ALL: [Mutant; 22] = [
+    pub const ALL: [Mutant; 24] = [
         Mutant::AckBeforeSync,
         Mutant::DirectoryNotSynced,
         Mutant::EpochsNotSynced,
@@ -70,6 +75,8 @@ impl Mutant {
         Mutant::ReadsUnconfirmed,
         Mutant::WindowNotRecovered,
         Mutant::TornTailKept,
+        Mutant::ProducerSnapshotsRemoved,
+        Mutant::TombstoneDroppedEarly,
         Mutant::TruncateToWatermark,
         Mutant::EpochNotAnswered,
         Mutant::FetchNotFenced,
@@ -110,6 +117,8 @@ impl Mutant {
             Mutant::ReadsUnconfirmed => "S13",
             Mutant::ProducersNotReplicated => "P1",
             Mutant::HastyVoters => "R16",
+            Mutant::ProducerSnapshotsRemoved => "S9",
+            Mutant::TombstoneDroppedEarly => "S12",
             Mutant::UnreadableSnapshotIsNone => "S7",
         }
     }

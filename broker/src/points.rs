@@ -17,6 +17,16 @@ pub const DIRECTORY_SYNCED: &str = "directory-synced";
 pub const RECOVERY_SCANNED: &str = "recovery-scanned";
 /// Segments of a follower's log were removed from its end on; the last one is not cut yet.
 pub const LOG_CUT: &str = "log-cut";
+/// A segment was removed, its directory is not synced.
+pub const SEGMENT_UNLINKED: &str = "segment-unlinked";
+/// What compaction kept is written and synced under a name that recovery throws away.
+pub const COMPACTION_WRITTEN: &str = "compaction-written";
+/// The index of a compacted segment is in place, its segment is not.
+pub const COMPACTION_INDEXED: &str = "compaction-indexed";
+/// A compacted segment is in place, not yet durably; those that it stands for are still there.
+pub const COMPACTION_SWAPPED: &str = "compaction-swapped";
+/// The segments for which a compacted one stands were removed, not yet durably.
+pub const COMPACTION_REMOVED: &str = "compaction-removed";
 /// A snapshot of the metadata is durable.
 pub const SNAPSHOT_WRITTEN: &str = "snapshot-written";
 /// A request was decoded and is about to be decided.
@@ -54,6 +64,8 @@ pub const SYNC: &str = "sync";
 pub const SYNC_FAILED: &str = "sync-failed";
 /// A log with segments was recovered.
 pub const RECOVERY: &str = "recovery";
+/// A pass of compaction over a log has ended.
+pub const COMPACTION: &str = "compaction";
 /// A segment was removed.
 pub const SEGMENT_REMOVED: &str = "segment-removed";
 /// A write found the disk full.
@@ -90,6 +102,11 @@ pub const POINTS: &[&str] = &[
     DIRECTORY_SYNCED,
     RECOVERY_SCANNED,
     LOG_CUT,
+    SEGMENT_UNLINKED,
+    COMPACTION_WRITTEN,
+    COMPACTION_INDEXED,
+    COMPACTION_SWAPPED,
+    COMPACTION_REMOVED,
     SNAPSHOT_WRITTEN,
     REQUEST_RECEIVED,
     PRODUCE_APPENDED,
@@ -113,6 +130,7 @@ pub const EVENTS: &[&str] = &[
     SYNC_FAILED,
     RECOVERY,
     SEGMENT_REMOVED,
+    COMPACTION,
     DISK_FULL,
     COLD_READ,
     PRODUCERS_RECOVERED,

@@ -14,6 +14,7 @@ const FILES: &[(&str, &str)] = &[
     ("replay.toml", include_str!("../catalogue/replay.toml")),
     ("rot.toml", include_str!("../catalogue/rot.toml")),
     ("retention.toml", include_str!("../catalogue/retention.toml")),
+    ("compaction.toml", include_str!("../catalogue/compaction.toml")),
     ("points.toml", include_str!("../catalogue/points.toml")),
     ("replication.toml", include_str!("../catalogue/replication.toml")),
     ("cluster-no-loss.toml", include_str!("../catalogue/cluster-no-loss.toml")),

@@ -156,6 +156,22 @@ pub const TABLE: &[Row] = &[
         needs: &["power-loss"],
     },
     Row {
+        mutant: Mutant::ProducerSnapshotsRemoved,
+        grade: "medium",
+        title: "finds no producers in the indexes of sealed segments after a restart",
+        scenarios: &["idempotent-delivery"],
+        anomalies: &["duplicate"],
+        needs: &["kill", "power-loss"],
+    },
+    Row {
+        mutant: Mutant::TombstoneDroppedEarly,
+        grade: "medium",
+        title: "compacts a tombstone away before its time",
+        scenarios: &["compaction"],
+        anomalies: LOST,
+        needs: &[],
+    },
+    Row {
         mutant: Mutant::TruncateToWatermark,
         grade: "medium",
         title: "truncates a new follower to its own watermark",

@@ -16,7 +16,8 @@ use kafka_protocol::protocol::StrBytes;
 use super::admin::{AdminAnswer, AdminCall, AdminSlot};
 use super::machine::{Core, Effects, RequestId};
 use super::metadata::{MetadataRecord, Topic};
-use super::settings::{Layout, TopicSetting};
+use super::settings::{Layout, SettingError, TopicSetting};
+use super::topics::ONE_REPLICA;
 use super::types::Now;
 use crate::wire::request::RequestHeader;
 use crate::wire::response::Response;
@@ -123,6 +124,15 @@ impl Core {
             values.insert(key.clone(), value.clone().unwrap_or_else(|| self.config.topic.value(setting)));
         }
         let settings = topic.settings.with_overrides(&values).map_err(|error| invalid(error.to_string()))?;
+        if settings.class.cleanup.compact && topic.settings.layout == Layout::Shared {
+            return Err(invalid(SettingError::SharedCompaction.to_string()));
+        }
+        if settings.class.cleanup.compact && !self.metadata.has_one_replica_each(topic) {
+            return Err(invalid(ONE_REPLICA.to_owned()));
+        }
+        if topic.settings.class.cleanup.compact && !settings.class.cleanup.compact {
+            return Err(invalid("a topic that was compacted stays so; `compact,delete` also deletes".to_owned()));
+        }
         if settings.layout != topic.settings.layout {
             return Err(invalid("mqassay.layout is fixed at the topic's creation".to_owned()));
         }

@@ -185,6 +185,17 @@ impl BatchHeader {
 impl Batch {
     /// Checks the batch at the start of `bytes` and takes it; what follows stays.
     pub fn take(bytes: &mut Bytes, at: usize) -> Result<Batch, BatchError> {
+        let batch = Batch::take_stored(bytes, at)?;
+        let header = &batch.header;
+        if header.last_offset_delta != header.record_count - 1 {
+            let what = "the record count and the last offset delta";
+            return Err(BatchError::Inconsistent { at, what });
+        }
+        Ok(batch)
+    }
+
+    /// The same for a batch that is stored: compaction may have taken records out of it.
+    pub fn take_stored(bytes: &mut Bytes, at: usize) -> Result<Batch, BatchError> {
         let Some(header) = BatchHeader::decode(bytes) else {
             return Err(BatchError::Cut { at, needed: HEADER_BYTES, left: bytes.len() });
         };
@@ -224,7 +235,7 @@ impl Batch {
         Batch::encode(producer, records.map(|(timestamp, value)| (timestamp, None, Some(value))))
     }
 
-    fn encode<'a>(
+    pub(crate) fn encode<'a>(
         producer: BatchProducer,
         records: impl Iterator<Item = (i64, Option<&'a Bytes>, Option<&'a Bytes>)>,
     ) -> Batch {
@@ -333,7 +344,7 @@ pub struct RecordAt {
 pub fn read_records(mut batches: Bytes) -> Result<Vec<RecordAt>, BatchError> {
     let mut found = Vec::new();
     while !batches.is_empty() {
-        let batch = Batch::take(&mut batches, 0)?;
+        let batch = Batch::take_stored(&mut batches, 0)?;
         if batch.header.record_count > RECORDS_READ_MAX {
             return Err(BatchError::Records(format!("{} records are too many", batch.header.record_count)));
         }
@@ -379,7 +390,7 @@ pub(crate) fn crc32c(parts: &[&[u8]]) -> u32 {
 
 fn check_consistency(header: &BatchHeader, at: usize) -> Result<(), BatchError> {
     let inconsistent = |what| Err(BatchError::Inconsistent { at, what });
-    if header.record_count <= 0 || header.last_offset_delta != header.record_count - 1 {
+    if header.record_count <= 0 || header.last_offset_delta < header.record_count - 1 {
         return inconsistent("the record count and the last offset delta");
     }
     let body_bytes = header.batch_bytes() - HEADER_BYTES;

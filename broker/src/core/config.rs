@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::group::settings::GroupSettings;
 pub use super::raft::message::Peer;
-use super::settings::{FlushMode, Layout, LogClass, SEGMENT_BYTES, TopicSettings, parse_or_never};
+use super::settings::{Cleanup, FlushMode, Layout, LogClass, SEGMENT_BYTES, TopicSettings, parse_or_never};
 use super::types::NodeId;
 
 /// Where clients are told to connect.
@@ -116,6 +116,7 @@ impl NodeConfig {
                     min_insync_replicas: 1,
                     unclean_election: false,
                     failover: true,
+                    cleanup: Cleanup::default(),
                 },
                 max_message_bytes: 1_048_588,
                 append_time: false,

@@ -16,14 +16,14 @@ use super::group::requests::{beat_call, join_call};
 use super::group::service::Groups;
 use super::internal::InternalAppends;
 use super::list_offsets::Lookups;
-use super::log::{DiskEffect, DiskEvent, Flush, Halt, Log, LogSettings, Progress, Recovered};
+use super::log::{CompactionSettings, DiskEffect, DiskEvent, Flush, Halt, Log, LogSettings, Progress, Recovered};
 use super::metadata::{Metadata, MetadataUnreadable};
 use super::peer::PeerMessage;
 use super::produce::Produces;
 use super::producer_ids::ProducerIds;
 use super::quorum::Quorum;
 use super::replica::Replicas;
-use super::settings::{FlushMode, LogClass};
+use super::settings::{Cleanup, FlushMode, LogClass};
 use super::types::{LogId, NodeId, Now, Offset, QueueId, Ticket};
 use crate::mutant::Mutant;
 use crate::points;
@@ -182,6 +182,8 @@ pub struct Core {
     deadlines: BTreeSet<(Duration, DeadlineOf)>,
     log_deadlines: BTreeMap<LogId, Duration>,
     pub(super) snapshot_at: Offset,
+    /// The log that is being compacted: one at a time, which bounds what passes hold.
+    compacting: Option<LogId>,
 }
 
 impl Core {
@@ -222,6 +224,7 @@ impl Core {
             deadlines: BTreeSet::new(),
             log_deadlines: BTreeMap::new(),
             snapshot_at,
+            compacting: None,
         };
         core.adopt_logs(metadata_log, logs, now, effects);
         core.take_up_roles(now, effects);
@@ -382,8 +385,12 @@ impl Core {
                 FlushMode::Os => Flush::Os,
             },
             segment_bytes: class.segment_bytes,
-            retention_ms: class.retention_ms,
-            retention_bytes: class.retention_bytes,
+            retention_ms: class.retention_ms.filter(|_| class.cleanup.delete),
+            retention_bytes: class.retention_bytes.filter(|_| class.cleanup.delete),
+            compaction: class.cleanup.compact.then_some(CompactionSettings {
+                delete_retention_ms: class.cleanup.delete_retention_ms,
+                dirty_millionths: class.cleanup.dirty_millionths,
+            }),
             producer_expiry: self.config.producer_expiry,
             tail_cache_bytes: self.config.tail_cache_bytes / share,
         }
@@ -404,6 +411,7 @@ impl Core {
             min_insync_replicas: 1,
             unclean_election: false,
             failover: true,
+            cleanup: Cleanup::default(),
         };
         let settings = LogSettings { tail_cache_bytes: 0, ..self.log_settings(&class, true, 0) };
         // No mutant lives in the metadata log: a mutant breaks the promises made to clients, not the node itself.
@@ -515,11 +523,32 @@ impl Core {
 
     fn on_log_event(&mut self, event: DiskEvent, now: Now, effects: &mut Effects) {
         let Some(id) = event.log() else { return };
+        if matches!(event, DiskEvent::Compacted { .. }) {
+            self.compacting = None;
+        }
+        // After one that failed, the next look is that of the clock.
+        let goes_on = matches!(&event, DiskEvent::Compacted { compaction, .. } if compaction.error.is_none());
         // A log that was deleted with its topic may still have a sync under way.
         let Some(log) = self.logs.get_mut(&id) else { return };
         let progress = log.on_disk_event(event, now, &mut effects.disk);
         self.note_deadline(id);
         self.on_progress(id, progress, now, effects);
+        if goes_on {
+            self.compact_most_urgent(now, effects);
+        }
+    }
+
+    /// Starts to compact the log that wants it most, unless another is being compacted.
+    fn compact_most_urgent(&mut self, now: Now, effects: &mut Effects) {
+        if self.compacting.is_some() {
+            return;
+        }
+        let due = self.logs.iter().filter_map(|(id, log)| Some((log.compaction_due()?, std::cmp::Reverse(*id))));
+        let Some((_, std::cmp::Reverse(id))) = due.max() else { return };
+        if let Some(log) = self.logs.get_mut(&id) {
+            log.compact(now, &mut effects.disk);
+            self.compacting = Some(id);
+        }
     }
 
     pub(super) fn on_progress(&mut self, id: LogId, progress: Progress, now: Now, effects: &mut Effects) {
@@ -564,6 +593,7 @@ impl Core {
                     for log in self.logs.values_mut() {
                         log.retain(now, &mut effects.disk);
                     }
+                    self.compact_most_urgent(now, effects);
                     self.deadlines.insert((now.monotonic + self.config.retention_check, DeadlineOf::Retention));
                 }
                 DeadlineOf::Log(id) => {

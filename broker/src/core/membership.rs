@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::metadata::{Applied, Metadata, Refusal};
+use super::metadata::{Applied, Metadata, Partition, Refusal, Topic};
 use super::placement::{Broker, DataFound, Electorate, may_have_lost};
 use super::settings::{Layout, TopicSetting, TopicSettings};
 use super::types::LogId;
@@ -124,6 +124,9 @@ impl Metadata {
     pub(super) fn reassign(&mut self, log: u64, replicas: Option<Vec<i32>>) -> Applied {
         match replicas {
             Some(replicas) if !self.is_assignable(&replicas) => Applied::Refused(Refusal::InvalidAssignment),
+            Some(_) if self.logs.get(&log).is_some_and(|class| class.cleanup.compact) => {
+                Applied::Refused(Refusal::InvalidAssignment)
+            }
             Some(to) => self.change_placement(log, Refusal::NoReassignment, |placement, electorate| {
                 placement.begin_move(to, electorate);
                 true
@@ -159,6 +162,15 @@ impl Metadata {
         !replicas.is_empty() && sorted.len() == replicas.len() && sorted.iter().all(|id| self.brokers.contains_key(id))
     }
 
+    /// Whether every partition of a topic has one replica, and none is on its way elsewhere.
+    pub(super) fn has_one_replica_each(&self, topic: &Topic) -> bool {
+        let is_alone = |partition: &Partition| {
+            let placement = self.placements.get(&partition.log().0);
+            placement.is_none_or(|placement| placement.replicas.len() == 1 && placement.reassignment.is_none())
+        };
+        topic.partitions.iter().all(is_alone)
+    }
+
     pub(super) fn change_config(
         &mut self,
         name: &str,
@@ -182,6 +194,13 @@ impl Metadata {
         let is_class_changed = settings.class != topic.settings.class;
         if settings.layout != topic.settings.layout || (is_class_changed && settings.layout == Layout::Shared) {
             // The log of a class is shared with other topics, and its queues cannot move to another log.
+            return Applied::Refused(Refusal::FixedSetting);
+        }
+        let (was_compacted, is_compacted) = (topic.settings.class.cleanup.compact, settings.class.cleanup.compact);
+        let is_replicated = |partition: &Partition| {
+            self.placements.get(&partition.log().0).is_some_and(|placement| placement.replicas.len() > 1)
+        };
+        if was_compacted && !is_compacted || is_compacted && topic.partitions.iter().any(is_replicated) {
             return Applied::Refused(Refusal::FixedSetting);
         }
         topic.overrides = overrides;

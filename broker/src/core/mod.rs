@@ -29,6 +29,7 @@ mod producer_ids;
 mod quorum;
 pub mod raft;
 mod reassignments;
+pub(crate) mod records;
 mod replica;
 pub mod settings;
 mod topics;

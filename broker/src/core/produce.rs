@@ -20,6 +20,7 @@ use super::group::OFFSETS_TOPIC;
 use super::log::{AppendError, Replication};
 use super::machine::{Answer, Core, Effects, RequestId};
 use super::metadata::{Partition, Topic};
+use super::records;
 use super::types::{LogId, Now, Offset, Position};
 use crate::points;
 use crate::wire::request::RequestHeader;
@@ -290,6 +291,9 @@ impl Core {
             }
         }
         let batch = checked_batch(records.unwrap_or_default(), place.max_message_bytes)?;
+        if log.settings().compaction.is_some() {
+            check_keys(&batch)?;
+        }
         let batch = if place.append_time { batch.appended_at(now.wall_ms) } else { batch };
         let append_time_ms = if place.append_time { now.wall_ms } else { -1 };
         let bytes = batch.bytes.len() as u64;
@@ -315,6 +319,16 @@ impl Core {
         let log_start = log.log_start_offset(queue);
         self.mark_dirty(id);
         Ok(Accepted { log: id, base_offset, log_start, append_time_ms, end, by, is_replicated, confirmed })
+    }
+}
+
+/// A compacted topic takes records with keys only; the one setting for which records are looked into.
+fn check_keys(batch: &Batch) -> Result<(), Refused> {
+    let invalid = |message: String| Refused::because(ResponseError::InvalidRecord, message);
+    let records = records::slices(&batch.header, &batch.bytes).map_err(|error| invalid(error.to_string()))?;
+    match records.iter().position(|record| record.key.is_none()) {
+        Some(index) => Err(invalid(format!("record {index} has no key, which a compacted topic asks for"))),
+        None => Ok(()),
     }
 }
 

@@ -74,6 +74,10 @@ impl Core {
         match &replicas {
             None if placement.reassignment.is_none() => return Err(ResponseError::NoReassignmentInProgress),
             None => {}
+            Some(_) if self.metadata.log_class(log).is_some_and(|class| class.cleanup.compact) => {
+                // Positions of a compacted log are its own: no other replica could be led by them.
+                return Err(ResponseError::InvalidReplicaAssignment);
+            }
             Some(replicas) if !self.metadata.is_assignable(replicas) => {
                 return Err(ResponseError::InvalidReplicaAssignment);
             }

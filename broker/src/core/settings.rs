@@ -45,6 +45,59 @@ pub struct LogClass {
     pub unclean_election: bool,
     /// Whether another replica takes over from a dead leader.
     pub failover: bool,
+    /// What happens to old records.
+    #[serde(default, skip_serializing_if = "Cleanup::is_default")]
+    pub cleanup: Cleanup,
+}
+
+/// What happens to old records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Cleanup {
+    /// Whether segments past the retention limits are removed.
+    pub delete: bool,
+    /// Whether records are removed that a later one with the same key supersedes.
+    pub compact: bool,
+    /// How long a record without a value, which deletes its key, stays once everything before it with that key is gone,
+    /// in milliseconds.
+    pub delete_retention_ms: i64,
+    /// The least share of bytes that were never compacted at which a log is, in millionths.
+    pub dirty_millionths: u32,
+}
+
+impl Default for Cleanup {
+    fn default() -> Cleanup {
+        Cleanup { delete: true, compact: false, delete_retention_ms: 24 * 3_600_000, dirty_millionths: 500_000 }
+    }
+}
+
+impl Cleanup {
+    /// Whether nothing was chosen; records leave it out then.
+    fn is_default(&self) -> bool {
+        *self == Cleanup::default()
+    }
+
+    /// The policy as `cleanup.policy` has it.
+    fn policy(self) -> &'static str {
+        match (self.compact, self.delete) {
+            (false, true) => "delete",
+            (true, false) => "compact",
+            (true, true) => "compact,delete",
+            (false, false) => "",
+        }
+    }
+
+    /// The policy from a list of `delete` and `compact`; none where the list holds anything else, or nothing.
+    fn with_policy(self, value: &str) -> Option<Cleanup> {
+        let mut cleanup = Cleanup { delete: false, compact: false, ..self };
+        for word in value.split(',').map(str::trim) {
+            match word {
+                "delete" => cleanup.delete = true,
+                "compact" => cleanup.compact = true,
+                _ => return None,
+            }
+        }
+        Some(cleanup)
+    }
 }
 
 /// A topic's settings, resolved.
@@ -80,6 +133,9 @@ pub enum SettingError {
         /// What is accepted.
         wanted: &'static str,
     },
+    /// Compaction was asked of a topic whose queues share a log.
+    #[error("cleanup.policy=compact needs mqassay.layout=partitioned: a log that many queues share is not compacted")]
+    SharedCompaction,
 }
 
 /// A topic's setting by name.
@@ -87,7 +143,9 @@ pub enum SettingError {
 #[allow(missing_docs, reason = "`name` and `documentation` say what each is")]
 pub enum TopicSetting {
     CleanupPolicy,
+    DeleteRetentionMs,
     MaxMessageBytes,
+    MinCleanableDirtyRatio,
     MessageTimestampType,
     MinInsyncReplicas,
     Failover,
@@ -101,10 +159,12 @@ pub enum TopicSetting {
 
 impl TopicSetting {
     /// Every setting, by name.
-    pub const ALL: [TopicSetting; 11] = [
+    pub const ALL: [TopicSetting; 13] = [
         TopicSetting::CleanupPolicy,
+        TopicSetting::DeleteRetentionMs,
         TopicSetting::MaxMessageBytes,
         TopicSetting::MessageTimestampType,
+        TopicSetting::MinCleanableDirtyRatio,
         TopicSetting::MinInsyncReplicas,
         TopicSetting::Failover,
         TopicSetting::Flush,
@@ -119,8 +179,10 @@ impl TopicSetting {
     pub fn name(self) -> &'static str {
         match self {
             TopicSetting::CleanupPolicy => "cleanup.policy",
+            TopicSetting::DeleteRetentionMs => "delete.retention.ms",
             TopicSetting::MaxMessageBytes => "max.message.bytes",
             TopicSetting::MessageTimestampType => "message.timestamp.type",
+            TopicSetting::MinCleanableDirtyRatio => "min.cleanable.dirty.ratio",
             TopicSetting::MinInsyncReplicas => "min.insync.replicas",
             TopicSetting::Failover => "mqassay.failover",
             TopicSetting::Flush => "mqassay.flush",
@@ -135,9 +197,13 @@ impl TopicSetting {
     /// One sentence about it.
     pub fn documentation(self) -> &'static str {
         match self {
-            TopicSetting::CleanupPolicy => "What happens to old segments: `delete`.",
+            TopicSetting::CleanupPolicy => "What happens to old records: `delete`, `compact`, or both.",
+            TopicSetting::DeleteRetentionMs => {
+                "How long compaction keeps a record that deletes its key, in milliseconds."
+            }
             TopicSetting::MaxMessageBytes => "The largest record batch accepted, in bytes.",
             TopicSetting::MessageTimestampType => "Whose time a record carries: `CreateTime` or `LogAppendTime`.",
+            TopicSetting::MinCleanableDirtyRatio => "The least share of a log never compacted at which it is.",
             TopicSetting::MinInsyncReplicas => "The fewest in-sync replicas with which acks=all is accepted.",
             TopicSetting::Failover => "Whether another replica takes over from a dead leader.",
             TopicSetting::Flush => "When an append is confirmed and durable: `ack`, `interval` or `os`.",
@@ -149,14 +215,15 @@ impl TopicSetting {
         }
     }
 
-    /// Kafka's number of the value's type: 1 boolean, 2 string, 3 int, 5 long, 7 list.
+    /// Kafka's number of the value's type: 1 boolean, 2 string, 3 int, 5 long, 6 double, 7 list.
     pub fn type_number(self) -> i8 {
         match self {
             TopicSetting::Failover | TopicSetting::UncleanLeaderElection => 1,
             TopicSetting::CleanupPolicy => 7,
             TopicSetting::MaxMessageBytes | TopicSetting::MinInsyncReplicas | TopicSetting::SegmentBytes => 3,
             TopicSetting::MessageTimestampType | TopicSetting::Flush | TopicSetting::Layout => 2,
-            TopicSetting::RetentionBytes | TopicSetting::RetentionMs => 5,
+            TopicSetting::DeleteRetentionMs | TopicSetting::RetentionBytes | TopicSetting::RetentionMs => 5,
+            TopicSetting::MinCleanableDirtyRatio => 6,
         }
     }
 
@@ -178,13 +245,24 @@ impl TopicSettings {
             let setting = TopicSetting::from_name(name).ok_or_else(|| SettingError::Unknown { name: name.clone() })?;
             settings.set(setting, value)?;
         }
+        if settings.class.cleanup.compact && settings.layout == Layout::Shared {
+            if overrides.contains_key(TopicSetting::Layout.name()) {
+                return Err(SettingError::SharedCompaction);
+            }
+            // Nobody chose: a topic that is compacted has logs of its own.
+            settings.layout = Layout::Partitioned;
+        }
         Ok(settings)
     }
 
     /// A setting's value as DescribeConfigs prints it.
     pub fn value(&self, setting: TopicSetting) -> String {
         match setting {
-            TopicSetting::CleanupPolicy => "delete".to_owned(),
+            TopicSetting::CleanupPolicy => self.class.cleanup.policy().to_owned(),
+            TopicSetting::DeleteRetentionMs => self.class.cleanup.delete_retention_ms.to_string(),
+            TopicSetting::MinCleanableDirtyRatio => {
+                (f64::from(self.class.cleanup.dirty_millionths) / MILLION).to_string()
+            }
             TopicSetting::MaxMessageBytes => self.max_message_bytes.to_string(),
             TopicSetting::MessageTimestampType if self.append_time => APPEND_TIME.to_owned(),
             TopicSetting::MessageTimestampType => CREATE_TIME.to_owned(),
@@ -204,8 +282,19 @@ impl TopicSettings {
     fn set(&mut self, setting: TopicSetting, value: &str) -> Result<(), SettingError> {
         let refused = |wanted| SettingError::Invalid { name: setting.name(), value: value.to_owned(), wanted };
         match setting {
-            TopicSetting::CleanupPolicy if value == "delete" => {}
-            TopicSetting::CleanupPolicy => return Err(refused("`delete` (compaction is not offered)")),
+            TopicSetting::CleanupPolicy => {
+                let cleanup = self.class.cleanup.with_policy(value);
+                self.class.cleanup = cleanup.ok_or_else(|| refused("`delete`, `compact` or `compact,delete`"))?;
+            }
+            TopicSetting::DeleteRetentionMs => {
+                let parsed = value.parse().ok().filter(|ms| *ms >= 0);
+                self.class.cleanup.delete_retention_ms = parsed.ok_or_else(|| refused("milliseconds from 0 up"))?;
+            }
+            TopicSetting::MinCleanableDirtyRatio => {
+                let parsed = value.parse::<f64>().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+                let ratio = parsed.ok_or_else(|| refused("a share from 0 to 1"))?;
+                self.class.cleanup.dirty_millionths = (ratio * MILLION).round() as u32;
+            }
             TopicSetting::MaxMessageBytes => {
                 let parsed = value.parse().ok().filter(|bytes| *bytes <= i32::MAX as u32);
                 self.max_message_bytes = parsed.ok_or_else(|| refused("a size in bytes below 2^31"))?;
@@ -291,6 +380,7 @@ pub(crate) fn parse_or_never(value: &str) -> Option<Option<i64>> {
 
 const CREATE_TIME: &str = "CreateTime";
 const APPEND_TIME: &str = "LogAppendTime";
+const MILLION: f64 = 1_000_000.0;
 
 /// Sizes that a segment may have, in bytes.
 pub const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 1024..=(1 << 31) - 1;

@@ -299,6 +299,10 @@ impl Core {
             factor => u32::try_from(factor).unwrap_or(0),
         };
         let assignments = manual_assignments(&topic.assignments);
+        let most = assignments.iter().map(Vec::len).max().unwrap_or(replication as usize);
+        if settings.class.cleanup.compact && most > 1 {
+            return Err(Refused::because(ResponseError::InvalidConfig, ONE_REPLICA));
+        }
         let name = topic.name.to_string();
         Ok(MetadataRecord::TopicCreated { name, partitions, settings, overrides, replication, assignments })
     }
@@ -360,6 +364,9 @@ impl Core {
                 let message = "each new partition needs a list of registered brokers, each once";
                 return Err(Refused::because(ResponseError::InvalidReplicaAssignment, message));
             }
+        }
+        if known.settings.class.cleanup.compact && replicas.iter().any(|list| list.len() > 1) {
+            return Err(Refused::because(ResponseError::InvalidReplicaAssignment, ONE_REPLICA));
         }
         let name = topic.name.to_string();
         Ok(MetadataRecord::PartitionsAdded { name, partitions: wanted as u32, assignments: replicas })
@@ -432,5 +439,8 @@ fn check_name(name: &str) -> Result<(), Refused> {
     Err(Refused::because(ResponseError::InvalidTopicException, message))
 }
 
+/// Why a topic is not compacted, or not replicated: each replica would move what others look for where it was.
+pub(super) const ONE_REPLICA: &str =
+    "a compacted topic has one replica of each partition; replicated ones are not compacted";
 /// The longest name of a topic, in bytes.
 const NAME_BYTES_MAX: usize = 249;

@@ -255,6 +255,9 @@ impl Player {
                 writeln!(self.output, "snapshot {name}").unwrap();
                 self.started.push_back(effect);
             }
+            DiskEffect::Compact { .. } | DiskEffect::RemoveReplaced { .. } => {
+                panic!("no log is compacted in these traces")
+            }
             DiskEffect::Cut { .. } | DiskEffect::Restart { .. } => panic!("no log is cut in these traces"),
             DiskEffect::Reopen { log } => {
                 writeln!(self.output, "reopen log {log}").unwrap();

@@ -1,6 +1,7 @@
 //! Performs the core's disk effects over the `Disk` port and recovers a node's data folder.
 //! Start at `Store::open`. Not here: any decision about records; that is `core::log`.
 
+mod compact;
 mod cut;
 mod files;
 mod layout;
@@ -26,7 +27,7 @@ use files::OpenFiles;
 use layout::{FORMAT, LOCK, LOGS, METADATA, ROOT};
 
 /// The format of data folders that this version writes, and the only one that it reads.
-const FORMAT_VERSION: u32 = 2;
+const FORMAT_VERSION: u32 = 3;
 const FORMAT_WORD: &str = "mqassay-broker";
 
 /// What a data folder held.

@@ -7,7 +7,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::layout::{self, LOGS, index_path, log_directory, log_parent, segment_path};
-use super::{Store, cut, recover, snapshot, write_file};
+use super::{Store, compact, cut, recover, snapshot, write_file};
 use crate::core::log::{DiskEffect, DiskEvent};
 use crate::core::types::{LogId, Position};
 use crate::mutant::Mutant;
@@ -59,7 +59,14 @@ impl<D: Disk, O: Observer> Store<D, O> {
                         events.push(DiskEvent::RemoveFailed { log, kind: error.kind() });
                     }
                 }
+                DiskEffect::RemoveReplaced { log, bases } => {
+                    self.write(pending.take(), &mut events);
+                    if let Err(error) = self.remove_replaced(log, &bases) {
+                        events.push(DiskEvent::RemoveFailed { log, kind: error.kind() });
+                    }
+                }
                 DiskEffect::Sync { .. }
+                | DiskEffect::Compact { .. }
                 | DiskEffect::Seal { .. }
                 | DiskEffect::Read { .. }
                 | DiskEffect::WriteSnapshot { .. }
@@ -104,11 +111,12 @@ impl<D: Disk, O: Observer> Store<D, O> {
                 self.failed.remove(log);
                 self.files.remove_log(*log);
             }
-            DiskEffect::Seal { log, .. } => mutant = self.mutant_of(*log),
+            DiskEffect::Seal { log, .. } | DiskEffect::Compact { log, .. } => mutant = self.mutant_of(*log),
             DiskEffect::WriteSnapshot { .. } => {}
             DiskEffect::CreateSegment { .. }
             | DiskEffect::Write { .. }
             | DiskEffect::RemoveSegment { .. }
+            | DiskEffect::RemoveReplaced { .. }
             | DiskEffect::RemoveLog { .. } => unreachable!("inline effects are performed by `perform`"),
         }
         run(Job { disk, observer, mutant, opened, open_error, parent }, effect)
@@ -186,6 +194,7 @@ impl<D: Disk, O: Observer> Store<D, O> {
     fn remove_segment(&mut self, log: LogId, base: Position) -> io::Result<()> {
         self.files.remove((log, base));
         self.disk.remove(&segment_path(log, base))?;
+        self.observer.point(points::SEGMENT_UNLINKED);
         for name in self.disk.list(&log_directory(log))? {
             if let Some(older) = layout::index_base(&name).filter(|older| *older < base) {
                 self.disk.remove(&index_path(log, older))?;
@@ -199,6 +208,21 @@ impl<D: Disk, O: Observer> Store<D, O> {
         self.disk.sync_directory(&log_directory(log))?;
         self.observer.point(points::DIRECTORY_SYNCED);
         Ok(())
+    }
+
+    /// Removes segments and indexes that a cleaned segment stands for; what comes back after a crash goes at recovery.
+    fn remove_replaced(&mut self, log: LogId, bases: &[Position]) -> io::Result<()> {
+        for base in bases {
+            self.files.remove((log, *base));
+            for path in [segment_path(log, *base), index_path(log, *base)] {
+                match self.disk.remove(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    Ok(()) | Err(_) => {}
+                }
+            }
+        }
+        self.observer.point(points::COMPACTION_REMOVED);
+        self.disk.sync_directory(&log_directory(log))
     }
 
     /// Removes a log's files, the newest first, so that what a crash leaves is a shorter log without gaps.
@@ -276,6 +300,10 @@ async fn run<D: Disk, O: Observer>(mut job: Job<D, O>, effect: DiskEffect) -> Di
             let result = cut::cut_log(&job.disk, &job.observer, log, to, job.mutant).await;
             DiskEvent::Reopened { log, result: result.map(Box::new).map_err(|e| e.kind()) }
         }
+        DiskEffect::Compact { log, plan } => {
+            let compaction = compact::compact(&job.disk, &job.observer, log, &plan, job.mutant).await;
+            DiskEvent::Compacted { log, compaction: Box::new(compaction) }
+        }
         DiskEffect::Restart { log, carrier } => {
             let result = cut::restart_log(&job.disk, &job.observer, log, carrier, job.mutant).await;
             DiskEvent::Reopened { log, result: result.map(Box::new).map_err(|e| e.kind()) }
@@ -283,6 +311,7 @@ async fn run<D: Disk, O: Observer>(mut job: Job<D, O>, effect: DiskEffect) -> Di
         DiskEffect::CreateSegment { .. }
         | DiskEffect::Write { .. }
         | DiskEffect::RemoveSegment { .. }
+        | DiskEffect::RemoveReplaced { .. }
         | DiskEffect::RemoveLog { .. } => unreachable!("inline effects are performed by `perform`"),
     }
 }

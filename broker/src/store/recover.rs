@@ -10,10 +10,10 @@ use bytes::Bytes;
 use super::layout::{self, index_path, log_directory, segment_path};
 use super::reader::{Found, SegmentReader};
 use super::{OpenError, at_path, write_file};
-use crate::core::log::Recovered;
-use crate::core::log::frame::Frame;
+use crate::core::log::frame::{Frame, FrameKind};
 use crate::core::log::index::{IndexHead, IndexedQueue, decode_index};
 use crate::core::log::replay::Replay;
+use crate::core::log::{CleanedRange, Recovered};
 use crate::core::types::{LogId, Position};
 use crate::mutant::Mutant;
 use crate::points;
@@ -72,9 +72,16 @@ struct SegmentFile<D: Disk> {
     length: u64,
     file: D::File,
     index: Option<Index>,
+    /// What it stands for, where compaction wrote it.
+    cleaned: Option<CleanedRange>,
 }
 
 type Index = (IndexHead, Vec<IndexedQueue>);
+
+/// Where what follows on an index's segment begins.
+fn reach(head: &IndexHead) -> Position {
+    head.cleaned.map_or(head.end, |range| range.to)
+}
 
 /// What follows on bad bytes.
 enum Judgement {
@@ -92,11 +99,13 @@ impl<D: Disk> Recovery<'_, D> {
         let mut replay = Replay::new(self.log, self.mutant, begin.unwrap_or_default());
         let begins_mid_log = begin.is_some_and(|b| b > Position(0));
         match carrier {
-            Some((head, queues)) if begin.is_none_or(|begin| begin == head.end) => {
+            Some((head, queues)) if begin.is_none() || self.begins_at() == Some(reach(&head)) => {
                 replay.load_index(head, queues, false);
             }
             Some(_) => replay.lack_history(),
-            None if begins_mid_log && self.segments[0].index.is_none() => replay.lack_history(),
+            None if begins_mid_log && self.segments[0].index.is_none() && !self.is_scanned_cleaned(0) => {
+                replay.lack_history();
+            }
             None if self.segments.is_empty() => return Ok(None),
             None => {}
         }
@@ -107,13 +116,18 @@ impl<D: Disk> Recovery<'_, D> {
             }
             match self.segments[number].index.take() {
                 Some((head, queues)) => {
-                    let max_timestamp = head.max_timestamp;
+                    let (max_timestamp, cleaned) = (head.max_timestamp, head.cleaned);
                     replay.load_index(head, queues, true);
-                    replay.end_segment(base, Some(max_timestamp));
+                    replay.end_segment(base, Some(max_timestamp), cleaned);
                 }
                 None => {
                     self.scan_segment(&mut replay, number)?;
-                    replay.end_segment(base, None);
+                    if self.is_emptied(number) {
+                        replay.pass_emptied();
+                    }
+                    let cleaned = self.range_of_scanned(&replay, number);
+                    self.segments[number].cleaned = cleaned;
+                    replay.end_segment(base, None, cleaned);
                     let last = number + 1 == self.segments.len() || self.cut.is_some();
                     if !last && !replay.has_suspects() {
                         self.seals.push((base, replay.index_of_last_segment()));
@@ -148,7 +162,7 @@ impl<D: Disk> Recovery<'_, D> {
             } else if let Some(base) = layout::segment_base(name) {
                 let file = self.disk.open(&path, false).map_err(at_path("opening", &path))?;
                 let length = self.disk.length(&file).map_err(at_path("measuring", &path))?;
-                self.segments.push(SegmentFile { base, length, file, index: None });
+                self.segments.push(SegmentFile { base, length, file, index: None, cleaned: None });
             } else if let Some(base) = layout::index_base(name) {
                 let bytes = super::read_file(self.disk, &path)?;
                 if let Some(index) = decode_index(&bytes).filter(|(head, _)| head.base == base) {
@@ -161,13 +175,106 @@ impl<D: Disk> Recovery<'_, D> {
             let whole = |head: &IndexHead| segment.length > 0 && head.end.0 - head.base.0 == segment.length;
             if indexes.get(&segment.base).is_some_and(|(head, _)| whole(head)) {
                 segment.index = indexes.remove(&segment.base);
+                segment.cleaned = segment.index.as_ref().and_then(|(head, _)| head.cleaned);
             }
         }
+        self.finish_compaction(&mut indexes)?;
         let first = self.segments.first().map(|s| s.base);
         self.lost =
             indexes.values().map(|(head, _)| head).filter(|h| first.is_some_and(|f| h.base >= f)).map(|h| h.end).max();
         let before_first = |base: &Position| first.is_none_or(|first| *base < first);
         Ok(Some(indexes.into_iter().rev().find(|(base, _)| before_first(base)).map(|(_, index)| index)))
+    }
+
+    /// Ends what a crash interrupted: of segments that stand for the same positions the one cleaned last counts, and an
+    /// index whose segment was not in place yet goes.
+    fn finish_compaction(&mut self, indexes: &mut BTreeMap<Position, Index>) -> Result<(), OpenError> {
+        let mut ranges: Vec<(Position, CleanedRange)> =
+            self.segments.iter().filter_map(|segment| Some((segment.base, segment.cleaned?))).collect();
+        ranges.sort_unstable_by_key(|(_, range)| std::cmp::Reverse(range.generation));
+        for (base, range) in ranges {
+            if !self.segments.iter().any(|segment| segment.base == base) {
+                continue;
+            }
+            let is_replaced = |other: Position| other != base && other >= range.from && other < range.to;
+            for segment in self.segments.iter().filter(|segment| is_replaced(segment.base)) {
+                self.remove_quietly(&segment_path(self.log, segment.base))?;
+                self.remove_quietly(&index_path(self.log, segment.base))?;
+            }
+            self.segments.retain(|segment| !is_replaced(segment.base));
+            for left in indexes.keys().copied().filter(|left| is_replaced(*left)) {
+                self.remove_quietly(&index_path(self.log, left))?;
+            }
+            indexes.retain(|left, _| !is_replaced(*left));
+        }
+        let is_unfinished = |base: Position, index: &Index| {
+            let covers = |segment: &SegmentFile<D>| segment.base < base && base < segment.base.plus(segment.length);
+            index.0.cleaned.is_some() && self.segments.iter().any(covers)
+        };
+        let unfinished: Vec<Position> =
+            indexes.iter().filter(|(base, index)| is_unfinished(**base, index)).map(|(base, _)| *base).collect();
+        for base in unfinished {
+            indexes.remove(&base);
+            self.remove_quietly(&index_path(self.log, base))?;
+        }
+        Ok(())
+    }
+
+    fn remove_quietly(&self, path: &str) -> Result<(), OpenError> {
+        match self.disk.remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at_path("removing", path)(error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Where the positions begin for which the first segment stands.
+    fn begins_at(&self) -> Option<Position> {
+        self.segments.first().map(|first| first.cleaned.map_or(first.base, |range| range.from))
+    }
+
+    /// What a segment stands for that compaction wrote and whose index is gone: all up to its neighbours.
+    fn range_of_scanned(&self, replay: &Replay, number: usize) -> Option<CleanedRange> {
+        if !replay.is_in_cleaned() {
+            return None;
+        }
+        let before = number.checked_sub(1).map(|before| &self.segments[before]);
+        let base = self.segments[number].base;
+        let from =
+            before.map_or(base, |before| before.cleaned.map_or(before.base.plus(before.length), |range| range.to));
+        let to = self.segments.get(number + 1).map_or(replay.end, |next| next.cleaned.map_or(next.base, |r| r.from));
+        Some(CleanedRange { from, to, generation: 1 })
+    }
+
+    /// Whether compaction left the positions between two segments free, or those before a segment that it wrote.
+    fn is_lawful_gap(&self, previous: usize, number: usize) -> bool {
+        let (before, after) = (&self.segments[previous], &self.segments[number]);
+        let end = before.base.plus(before.length);
+        let reached = before.cleaned.map_or(end, |range| range.to);
+        match after.cleaned {
+            Some(range) => range.from == reached,
+            None => {
+                (before.cleaned.is_some() && reached == after.base)
+                    || (end <= after.base && self.is_scanned_cleaned(number))
+            }
+        }
+    }
+
+    /// Whether nothing is in a segment on which others follow: only compaction leaves such.
+    fn is_emptied(&self, number: usize) -> bool {
+        self.segments[number].length == 0 && number + 1 < self.segments.len()
+    }
+
+    /// Whether the frames of a segment without index say that compaction wrote it.
+    fn is_scanned_cleaned(&self, number: usize) -> bool {
+        if self.is_emptied(number) {
+            return true;
+        }
+        let mut reader = self.reader(&self.segments[number]);
+        matches!(reader.check(0), Ok(Found::Batch(frame, _)) if frame.kind == FrameKind::Cleaned)
+    }
+
+    fn reader(&self, segment: &SegmentFile<D>) -> SegmentReader<'_, D> {
+        SegmentReader::new(self.disk, segment.file.clone(), segment.base, segment.length, self.verifies())
     }
 
     /// Judges a segment that does not begin where the one before ended; false where the log is cut there.
@@ -179,6 +286,10 @@ impl<D: Disk> Recovery<'_, D> {
             replay.end = base;
             return true;
         };
+        if self.is_lawful_gap(previous, number) {
+            replay.end = base;
+            return true;
+        }
         let at = replay.end.min(base);
         match self.judge(replay, previous, self.segments[previous].length, at) {
             Judgement::Corrupt => {
@@ -260,8 +371,7 @@ impl<D: Disk> Recovery<'_, D> {
                 newest = newest.max(head.end);
                 continue;
             }
-            let mut reader =
-                SegmentReader::new(self.disk, segment.file.clone(), segment.base, segment.length, self.verifies());
+            let mut reader = self.reader(segment);
             let mut from = if index == number { at + 1 } else { 0 };
             while let Ok(Some(next)) = reader.find(from) {
                 let frame = match reader.check(next) {

@@ -276,7 +276,9 @@ fn topics_are_changed_and_described_and_survive_snapshots() {
     assert_eq!(refused.topics[0].error_code, 3);
     assert_eq!(create(&mut client, "own", 2, &[("retention.ms", "5000"), ("mqassay.layout", "partitioned")]), 0);
     assert_eq!(create(&mut client, "bad", 2, &[("no.such.setting", "1")]), 40);
-    assert_eq!(create(&mut client, "bad", 2, &[("cleanup.policy", "compact")]), 40);
+    let shared_and_compacted = [("cleanup.policy", "compact"), ("mqassay.layout", "shared")];
+    assert_eq!(create(&mut client, "bad", 2, &shared_and_compacted), 40);
+    assert_eq!(create(&mut client, "compacted", 2, &[("cleanup.policy", "compact")]), 0);
     assert_eq!(create(&mut client, "b/d", 2, &[]), 17);
     let growth = CreatePartitionsTopic::default().with_name(topic_name("own")).with_count(5).with_assignments(None);
     let grown = client.call(3, &CreatePartitionsRequest::default().with_topics(vec![growth.clone()]));
@@ -296,7 +298,7 @@ fn topics_are_changed_and_described_and_survive_snapshots() {
     let broker = start(&config, data.path());
     let mut client = Client::dial(&broker);
     let all = client.call(12, &MetadataRequest::default().with_topics(None));
-    assert_eq!(all.topics.len(), 31);
+    assert_eq!(all.topics.len(), 32);
     let own = all.topics.iter().find(|topic| topic.name == Some(topic_name("own"))).expect("it was created");
     assert_eq!(own.partitions.len(), 5);
     let resource = DescribeConfigsResource::default()

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use super::compacted;
 use super::context::{Context, TopicContext};
 use super::groups::{self, GroupView};
 use super::order::{Fate, Malformed, PollOfQueue, QueueOrder, Send, VersionOrder};
@@ -33,7 +34,11 @@ pub(super) struct Case<'a> {
 impl<'a> Case<'a> {
     /// Builds the version order and reads the marks.
     pub(super) fn of(history: &'a History, context: &'a Context, matrix: &'a Matrix) -> Result<Case<'a>, Malformed> {
-        let order = VersionOrder::of(history)?;
+        let mut order = VersionOrder::of(history)?;
+        for (queue, of_queue) in &mut order.queues {
+            let topic = context.topics.get(queue.topic as usize);
+            compacted::excuse(history, *queue, of_queue, topic.and_then(|topic| topic.compaction));
+        }
         let mut strikes = Vec::new();
         let mut reached = None;
         for mark in &history.marks {

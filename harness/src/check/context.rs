@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 
 use crate::guarantee::Flush;
 use crate::history::ClientId;
+use crate::plan::keys::is_compacted;
 use crate::plan::{ClientAction, CommitWhen, GroupProtocol, Plan, Role};
 
 /// Bytes that a record may take beyond its value at most: key, headers, and a batch and a frame of its own.
 const RECORD_OVERHEAD_BYTES_MAXIMUM: u64 = 1_024;
+/// Kafka's default of `delete.retention.ms`.
+const DELETE_RETENTION_MS: u64 = 24 * 3_600_000;
 
 /// Settings under which a history is judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +56,8 @@ pub struct TopicContext {
     pub retention_bytes: Option<u64>,
     /// Whether queues share one log, so that retention by size counts them together.
     pub is_log_shared: bool,
+    /// Where the topic is compacted: milliseconds for which a record without value stays at least.
+    pub compaction: Option<u64>,
     /// Whether records have the producer's timestamps (not the time of append).
     pub has_create_time: bool,
     /// Copies of each record, at least 1; `Context::replication` counts where it is larger.
@@ -73,6 +78,7 @@ impl Default for TopicContext {
             retention_ms: None,
             retention_bytes: None,
             is_log_shared: false,
+            compaction: None,
             has_create_time: true,
             replication: 1,
             min_insync_replicas: 1,
@@ -155,6 +161,10 @@ impl TopicContext {
             retention_ms: limit(pick("retention.ms", "retention-ms")),
             retention_bytes: limit(pick("retention.bytes", "retention-bytes")).map(i64::unsigned_abs),
             is_log_shared: pick("mqassay.layout", "layout").is_none_or(|layout| layout != "partitioned"),
+            compaction: is_compacted(config).then(|| {
+                let given = config.get("delete.retention.ms").and_then(|ms| ms.parse().ok());
+                given.unwrap_or(DELETE_RETENTION_MS)
+            }),
             replication: 1,
             min_insync_replicas: pick("min.insync.replicas", "min-insync-replicas")
                 .and_then(|least| least.parse().ok())

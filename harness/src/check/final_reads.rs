@@ -40,7 +40,7 @@ impl<'a> FinalReads<'a> {
         let clipped = offsets.start.max(self.start)..offsets.end.min(self.extent);
         let is_owed = |offset: &u64| {
             let located = Located { value: first_value + (*offset - offsets.start), offset: *offset };
-            let is_corrupt = self.order.corrupt_offsets.contains(*offset);
+            let is_corrupt = self.order.excused_offsets.contains(*offset);
             // Where no final read passed, the log start may have moved over the record meanwhile.
             let may_be_deleted =
                 !self.passed.contains(*offset) && is_justified(self.case, self.queue, self.order, located, u64::MAX);

@@ -38,7 +38,7 @@ fn check_queue(case: &Case<'_>, queue: Queue, order: &QueueOrder) -> Vec<Occurre
         let places = candidate.offset..candidate.offset + candidate.count;
         for place in passed.within(places) {
             let lost: u64 =
-                order.corrupt_offsets.missing_from(place.clone()).iter().map(|part| part.end - part.start).sum();
+                order.excused_offsets.missing_from(place.clone()).iter().map(|part| part.end - part.start).sum();
             if lost > 0 {
                 found.push(occurrence(case, queue, order, &candidate, lost, place.start));
             }

@@ -6,6 +6,7 @@
 mod case;
 mod commit_ahead;
 mod commits;
+mod compacted;
 mod context;
 mod corrupt_payload;
 mod deletion;

@@ -43,6 +43,9 @@ pub(super) struct QueueOrder {
     pub(super) final_values: Ranges,
     /// Offsets at which a record was delivered that is not what was sent.
     pub(super) corrupt_offsets: Ranges,
+    /// Offsets at which it proves nothing that no record was delivered: those of `corrupt_offsets`, and those whose
+    /// record compaction may have taken away; `compacted` adds the latter.
+    pub(super) excused_offsets: Ranges,
     /// Log starts that the broker told.
     pub(super) starts: Vec<ObservedOffset>,
     /// Log ends that the broker told.

@@ -52,7 +52,7 @@ fn skipped(order: &QueueOrder, start: u64, end: u64) -> (Option<(u64, u64)>, u64
     let mut first: Option<(u64, u64)> = None;
     for strand in order.strands_at(start..end) {
         let part = strand.first_offset.max(start)..strand.end().min(end);
-        for part in order.corrupt_offsets.missing_from(part) {
+        for part in order.excused_offsets.missing_from(part) {
             if first.is_none_or(|(offset, _)| part.start < offset) {
                 first = Some((part.start, strand.value_at(part.start)));
             }

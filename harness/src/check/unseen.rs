@@ -46,7 +46,8 @@ pub(super) fn missing(
 
 /// Values whose offset nobody told: owed only where the reads reached the end and nothing can have been deleted.
 fn owed_somewhere(case: &Case<'_>, queue: Queue, order: &QueueOrder, values: std::ops::Range<u64>) -> Vec<u64> {
-    let is_complete = case.final_extent(order) == u64::MAX;
+    // Where nobody told its offset, whether a later record superseded it is not known either.
+    let is_complete = case.final_extent(order) == u64::MAX && case.topic(queue).compaction.is_none();
     let at_log_start = Located { value: values.start, offset: 0 };
     match is_complete && !is_justified(case, queue, order, at_log_start, u64::MAX) {
         true => values.collect(),

@@ -36,7 +36,8 @@ pub(super) fn check(case: &Case<'_>) -> Result<Vec<Occurrence>, String> {
     let mut found = Vec::new();
     for of_queue in lookups.chunk_by(|one, other| one.queue == other.queue) {
         let queue = of_queue[0].queue;
-        if !case.topic(queue).has_create_time {
+        // A compacted topic gives the earliest record that is left, and that changes with every pass.
+        if !case.topic(queue).has_create_time || case.topic(queue).compaction.is_some() {
             continue;
         }
         if let Some(order) = case.order.queues.get(&queue) {

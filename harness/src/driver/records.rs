@@ -2,6 +2,8 @@
 //! code has interpreted: <https://kafka.apache.org/documentation/#recordbatch>. Uncompressed only; what a reader cannot
 //! make sense of is reported as damage with its offset, never skipped in silence.
 
+use std::ops::RangeInclusive;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
@@ -90,7 +92,7 @@ pub enum BatchFault {
     /// Compressed, though this client never compresses.
     #[error("the batch says that it is compressed, and no batch was")]
     Compressed,
-    /// Record count and last offset delta disagree, or are negative.
+    /// There are more records than the last offset delta has room for, or none.
     #[error("the batch counts {count} records and its last offset delta is {last_offset_delta}")]
     Count {
         /// Records by the header.
@@ -98,7 +100,7 @@ pub enum BatchFault {
         /// By the header.
         last_offset_delta: i32,
     },
-    /// A record's fields do not fill its length, or its offset delta is not its index.
+    /// A record's fields do not fill its length, or its offset delta is not above the one before.
     #[error("record {index} of the batch does not decode")]
     Record {
         /// From 0.
@@ -232,14 +234,18 @@ fn read_batch(batch: &Bytes, base_offset: i64) -> Result<Vec<PlacedRecord>, Batc
     if attributes & COMPRESSION != 0 {
         return Err(BatchFault::Compressed);
     }
-    if count < 1 || i64::from(last_offset_delta) != i64::from(count) - 1 || count as usize > batch.len() {
+    // Compaction takes records out and leaves the offsets of the others.
+    if count < 1 || i64::from(last_offset_delta) < i64::from(count) - 1 || count as usize > batch.len() {
         return Err(BatchFault::Count { count, last_offset_delta });
     }
     let mut rest = batch.slice(HEADER_BYTES..);
     let mut records = Vec::with_capacity(count as usize);
+    let mut next_delta = 0;
     for index in 0..count {
-        let record = read_record(&mut rest, index, base_timestamp).ok_or(BatchFault::Record { index })?;
-        records.push(PlacedRecord { offset: base_offset + i64::from(index), record });
+        let deltas = next_delta..=i64::from(last_offset_delta);
+        let (delta, record) = read_record(&mut rest, deltas, base_timestamp).ok_or(BatchFault::Record { index })?;
+        next_delta = delta + 1;
+        records.push(PlacedRecord { offset: base_offset + delta, record });
     }
     if !rest.is_empty() {
         return Err(BatchFault::Record { index: count });
@@ -252,7 +258,8 @@ fn read_batch(batch: &Bytes, base_offset: i64) -> Result<Vec<PlacedRecord>, Batc
     Ok(records)
 }
 
-fn read_record(rest: &mut Bytes, index: i32, base_timestamp: i64) -> Option<Record> {
+/// The offset delta, one of those allowed, and the record.
+fn read_record(rest: &mut Bytes, deltas: RangeInclusive<i64>, base_timestamp: i64) -> Option<(i64, Record)> {
     let length = usize::try_from(take_varint(rest)?).ok()?;
     if length > rest.len() {
         return None;
@@ -263,9 +270,7 @@ fn read_record(rest: &mut Bytes, index: i32, base_timestamp: i64) -> Option<Reco
     }
     let _attributes = fields.get_i8();
     let timestamp_ms = base_timestamp.checked_add(take_varint(&mut fields)?)?;
-    if take_varint(&mut fields)? != i64::from(index) {
-        return None;
-    }
+    let delta = take_varint(&mut fields).filter(|delta| deltas.contains(delta))?;
     let key = take_optional(&mut fields)?;
     let value = take_optional(&mut fields)?;
     let header_count = take_varint(&mut fields)?;
@@ -278,7 +283,7 @@ fn read_record(rest: &mut Bytes, index: i32, base_timestamp: i64) -> Option<Reco
         let value = take_optional(&mut fields)?;
         headers.push(Header { key, value });
     }
-    fields.is_empty().then_some(Record { timestamp_ms, key, value, headers })
+    fields.is_empty().then_some((delta, Record { timestamp_ms, key, value, headers }))
 }
 
 fn checksum(bytes: &[u8]) -> u32 {

@@ -3,6 +3,7 @@
 //! replaying and shrinking edit plans, never seeds.
 
 pub mod draws;
+pub mod keys;
 mod lasting;
 pub mod readable;
 pub mod sample;

@@ -10,8 +10,9 @@ use crate::driver::admin::{EARLIEST, LATEST};
 use crate::driver::cluster::Cluster;
 use crate::driver::consumer::{Consumer, ConsumerOptions, PartitionRead, Polled};
 use crate::driver::errors::{Attempts, CallError, OFFSET_OUT_OF_RANGE};
+use crate::driver::records::Record;
 use crate::driver::{Dial, Timer, TopicPartition};
-use crate::history::{Call, CorruptRecord, OffsetQuery, Outcome, Position, Queue, Run, SeekTarget};
+use crate::history::{Call, CorruptRecord, OffsetQuery, Outcome, Position, Queue, Run, SeekTarget, Value};
 use crate::plan::{ClientAction, PlannedOperation};
 
 /// Runs the operations in order.
@@ -82,7 +83,8 @@ pub(crate) fn complete<D: Dial, T: Timer>(
     for read in &polled.read {
         let queue = queue_of(context, &read.partition);
         positions.push(Position { queue, offset: read.from });
-        check_records(queue, read, &mut runs, &mut corrupt);
+        let check = if context.is_compacted(queue) { payload::check_keyed } else { payload::check };
+        check_records(queue, read, check, &mut runs, &mut corrupt);
     }
     let mut attempts = Attempts::default();
     for (_, error) in &polled.failed {
@@ -100,10 +102,16 @@ pub(crate) fn queue_of<D: Dial, T: Timer>(context: &Context<D, T>, partition: &T
     Queue { topic: topic as u32, partition: partition.partition as u32 }
 }
 
-fn check_records(queue: Queue, read: &PartitionRead, runs: &mut Vec<Run>, corrupt: &mut Vec<CorruptRecord>) {
+fn check_records(
+    queue: Queue,
+    read: &PartitionRead,
+    check: fn(&Record, Queue) -> Result<Value, String>,
+    runs: &mut Vec<Run>,
+    corrupt: &mut Vec<CorruptRecord>,
+) {
     let mut open: Option<Run> = None;
     for placed in &read.records {
-        let value = match payload::check(&placed.record, queue) {
+        let value = match check(&placed.record, queue) {
             Ok(value) => value,
             Err(what) => {
                 corrupt.push(CorruptRecord { queue, offset: placed.offset, what });

@@ -24,6 +24,7 @@ use crate::driver::{Dial, Events, Timer, TopicPartition};
 use crate::history::{ClientId, Queue};
 use crate::plan::Topic;
 use crate::plan::draws::Draws;
+use crate::plan::keys::is_compacted;
 use phase::Phase;
 use recorder::Recorder;
 
@@ -128,6 +129,11 @@ impl<D: Dial, T: Timer> Context<D, T> {
     pub(crate) fn topic_partition(&self, queue: Queue) -> TopicPartition {
         let topic = self.topics[queue.topic as usize].name.clone();
         TopicPartition { topic, partition: queue.partition as i32 }
+    }
+
+    /// Whether the queue's topic is compacted.
+    pub(crate) fn is_compacted(&self, queue: Queue) -> bool {
+        self.topics.get(queue.topic as usize).is_some_and(|topic| is_compacted(&topic.config))
     }
 
     /// Whether the plan has the queue.

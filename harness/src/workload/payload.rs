@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::driver::records::{Header, Record};
 use crate::history::{Queue, Value};
+use crate::plan::keys::{is_tombstone, key_of};
 
 /// Shortest value in bytes.
 pub const VALUE_BYTES_MINIMUM: u32 = 24;
@@ -63,6 +64,40 @@ pub fn check(record: &Record, queue: Queue) -> Result<Value, String> {
     }
     Ok(value)
 }
+
+/// The same for a topic that is compacted: the key is one of a few, and one record in five has no value and
+/// so deletes its key; its header tells the number and the timestamp instead.
+pub fn encode_keyed(value: Value, queue: Queue, timestamp_ms: i64, length: u32) -> Record {
+    let record = Record { key: Some(Bytes::from(key_of(value, queue))), ..encode(value, queue, timestamp_ms, length) };
+    if !is_tombstone(value, queue) {
+        return record;
+    }
+    let mut told = BytesMut::with_capacity(24);
+    told.put_u64(value.0);
+    told.put_i64(timestamp_ms);
+    told.put_u64(seed(value, queue, timestamp_ms, 0));
+    let header = Header { key: Bytes::from_static(TOMBSTONE_HEADER), value: Some(told.freeze()) };
+    Record { value: None, headers: vec![header], ..record }
+}
+
+/// The number of a record that is what `encode_keyed` made for the queue; otherwise what differs.
+pub fn check_keyed(record: &Record, queue: Queue) -> Result<Value, String> {
+    let bytes = match (&record.value, record.headers.first()) {
+        (Some(value), _) if value.len() >= VALUE_BYTES_MINIMUM as usize => value,
+        (None, Some(Header { value: Some(told), .. })) if told.len() == 24 => told,
+        (Some(_) | None, _) => return Err("nothing in the record tells its number".to_string()),
+    };
+    let (mut number, mut timestamp_ms) = ([0; 8], [0; 8]);
+    number.copy_from_slice(&bytes[..8]);
+    timestamp_ms.copy_from_slice(&bytes[8..16]);
+    let (value, timestamp_ms) = (Value(u64::from_be_bytes(number)), i64::from_be_bytes(timestamp_ms));
+    match encode_keyed(value, queue, timestamp_ms, bytes.len() as u32) == *record {
+        true => Ok(value),
+        false => Err(format!("the record of value {} differs from what was sent", value.0)),
+    }
+}
+
+const TOMBSTONE_HEADER: &[u8] = b"assay-deletes";
 
 fn seed(value: Value, queue: Queue, timestamp_ms: i64, length: usize) -> u64 {
     let mut name = [0; 32];
@@ -135,6 +170,22 @@ mod tests {
             changed.timestamp_ms += 1;
             prop_assert!(check(&changed, queue).is_err());
         }
+    }
+
+    #[test]
+    fn records_of_compacted_topics_tell_their_number_and_betray_a_change() {
+        let queue = Queue { topic: 1, partition: 2 };
+        let mut tombstones = 0;
+        for sequence in 0..200 {
+            let value = Value::new(ClientId(3), sequence);
+            let record = encode_keyed(value, queue, 77, 40);
+            assert_eq!(check_keyed(&record, queue), Ok(value));
+            assert!(check_keyed(&record, Queue { topic: 1, partition: 3 }).is_err());
+            let changed = Record { key: Some(Bytes::from_static(b"key 8")), ..record.clone() };
+            assert!(check_keyed(&changed, queue).is_err());
+            tombstones += u32::from(record.value.is_none());
+        }
+        assert!((20..80).contains(&tombstones), "{tombstones}");
     }
 
     #[test]

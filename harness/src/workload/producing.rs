@@ -79,10 +79,11 @@ struct Produced {
 
 impl Produced {
     fn batch<D: Dial, T: Timer>(&self, context: &Context<D, T>, value_bytes: u32) -> Batch {
+        let encode = if context.is_compacted(self.queue) { payload::encode_keyed } else { payload::encode };
         let numbered = self.timestamps_ms.iter().enumerate();
         let records = numbered.map(|(index, timestamp_ms)| {
             let value = Value(self.first_value.0 + index as u64);
-            payload::encode(value, self.queue, *timestamp_ms, value_bytes)
+            encode(value, self.queue, *timestamp_ms, value_bytes)
         });
         Batch { partition: context.topic_partition(self.queue), records: records.collect() }
     }

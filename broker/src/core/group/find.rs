@@ -14,7 +14,7 @@ use crate::core::admin::{AdminAnswer, AdminCall, AdminSlot};
 use crate::core::config::NodeConfig;
 use crate::core::machine::{Core, Effects, RequestId};
 use crate::core::metadata::MetadataRecord;
-use crate::core::settings::{Layout, TopicSettings};
+use crate::core::settings::{Cleanup, Layout, TopicSettings};
 use crate::core::types::{NodeId, Now};
 use crate::wire::request::RequestHeader;
 
@@ -82,12 +82,15 @@ fn offsets_topic(config: &NodeConfig) -> MetadataRecord {
     settings.class.retention_bytes = None;
     settings.class.segment_bytes = settings.class.segment_bytes.max(SEGMENT_BYTES_MIN);
     let voters = config.cluster.len().clamp(1, REPLICATION) as u32;
+    let replication = config.default_replication_factor.max(voters);
+    // A replicated log is not compacted: there the topic grows.
+    settings.class.cleanup = Cleanup { delete: false, compact: replication == 1, ..Cleanup::default() };
     MetadataRecord::TopicCreated {
         name: OFFSETS_TOPIC.to_owned(),
         partitions: config.group.offsets_partitions,
         settings,
         overrides: BTreeMap::new(),
-        replication: config.default_replication_factor.max(voters),
+        replication,
         assignments: Vec::new(),
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Loading {
     next: Offset,
     /// Where the log ended when the load began.
     end: Offset,
+    /// Where the batches end that are being read: compaction may have taken their last records.
+    reads_to: Offset,
     /// A read that waits for the disk.
     gather: Option<Gather>,
     /// When to try again what could not be read.
@@ -97,11 +99,12 @@ impl Core {
                 }
             };
             let id = load_id(partition);
+            let reads_to = plan.next_offset;
             let gather = self.gather(ReadOwner::GroupLoad, id, number as usize, plan.pieces, effects);
             let is_complete = gather.is_complete();
             let Some(shard) = self.groups.shards.get_mut(&partition) else { return };
             let Phase::Loading(loading) = &mut shard.phase else { return };
-            loading.gather = Some(gather);
+            (loading.gather, loading.reads_to) = (Some(gather), reads_to);
             if !is_complete || !self.take_loaded(partition, now) {
                 return;
             }
@@ -137,6 +140,7 @@ impl Core {
             coordinator: Box::new(Coordinator::new(self.incarnation, shard.number)),
             next: log.log_start_offset(shard.queue),
             end: log.log_end_offset(shard.queue),
+            reads_to: Offset(0),
             gather: None,
             retry_at: None,
         });
@@ -189,6 +193,7 @@ impl Loading {
                 Err(error) => tracing::warn!(%error, offset = record.offset.0, "a record is passed over"),
             }
         }
+        self.next = self.next.max(self.reads_to);
         Ok(())
     }
 }

@@ -62,6 +62,13 @@ impl TailCache {
         self.frames.range(begin..).map(|frame| (&frame.head, &frame.body))
     }
 
+    /// Forgets the frames below a position.
+    pub(crate) fn drop_below(&mut self, position: Position) {
+        let gone = self.frames.partition_point(|frame| frame.position < position);
+        self.bytes -= self.frames.drain(..gone).map(|f| f.head.len() + f.body.len() + OVERHEAD_BYTES).sum::<usize>();
+        self.dropped += gone;
+    }
+
     /// Index of the frame that stands at `position`: bounds that double from where the last search ended, halved then.
     fn index_of(&self, position: Position) -> Option<usize> {
         let not_behind = |index: usize| self.frames.get(index).is_some_and(|frame| frame.position <= position);

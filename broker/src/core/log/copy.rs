@@ -207,6 +207,8 @@ impl Log {
             max_timestamp: -1,
             epochs: self.epochs.between(start, start),
             unlisted_fenced: self.unlisted_fenced,
+            cleaned: None,
+            horizons: Vec::new(),
         });
         for (id, queue) in &self.queues {
             let next_offset = queue.entries.first().map_or(queue.next_offset, |entry| entry.base_offset);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::compaction::{Compaction, CompactionPlan, CompactionSettings};
 use super::recovered::Recovered;
 use crate::core::types::{LogId, Position, QueueId, Ticket};
 
@@ -42,6 +43,20 @@ pub enum DiskEffect {
     RemoveLog {
         /// The log.
         log: LogId,
+    },
+    /// Inline: removes segments that a cleaned one stands for, with their indexes.
+    RemoveReplaced {
+        /// The log.
+        log: LogId,
+        /// Base positions of the segments.
+        bases: Vec<Position>,
+    },
+    /// Asynchronous: puts cleaned segments in the place of old ones, whose files stay until they are removed.
+    Compact {
+        /// The log.
+        log: LogId,
+        /// What is to be done.
+        plan: Box<CompactionPlan>,
     },
     /// Asynchronous: makes the segments' completed writes durable, then the log's directory.
     Sync {
@@ -142,6 +157,13 @@ pub enum DiskEvent {
         /// Success, or the kind of error; without index the segment is scanned at recovery.
         result: Result<(), io::ErrorKind>,
     },
+    /// A pass of compaction has ended.
+    Compacted {
+        /// The log.
+        log: LogId,
+        /// What it has done.
+        compaction: Box<Compaction>,
+    },
     /// A removal failed; what was to be removed may come back at recovery.
     RemoveFailed {
         /// The log.
@@ -181,6 +203,7 @@ impl DiskEvent {
             | DiskEvent::Synced { log, .. }
             | DiskEvent::Sealed { log, .. }
             | DiskEvent::RemoveFailed { log, .. }
+            | DiskEvent::Compacted { log, .. }
             | DiskEvent::Reopened { log, .. } => Some(*log),
             DiskEvent::Read { .. } | DiskEvent::SnapshotWritten { .. } => None,
         }
@@ -258,6 +281,8 @@ pub struct LogSettings {
     pub retention_ms: Option<i64>,
     /// Sealed segments are removed while the rest of the log holds at least this many bytes.
     pub retention_bytes: Option<u64>,
+    /// How the log is compacted; none is not at all.
+    pub compaction: Option<CompactionSettings>,
     /// A producer's state is forgotten after this long without a batch.
     pub producer_expiry: Duration,
     /// Bytes of recent frames that are kept in memory.

@@ -45,6 +45,26 @@ impl Epochs {
         self.starts[begin..].iter().filter(|known| known.start < end || known.start <= base).copied().collect()
     }
 
+    /// Puts other starts in the place of those within a range: frames in it were given other positions. An epoch that has
+    /// no frame left there starts where the next one does, which says the same.
+    pub(crate) fn replace(&mut self, from: Position, to: Position, starts: &[EpochStart]) {
+        let begin = self.starts.partition_point(|known| known.start < from);
+        let end = self.starts.partition_point(|known| known.start < to);
+        let before = begin.checked_sub(1).map_or(LeaderEpoch(-1), |last| self.starts[last].epoch);
+        let in_force = self.starts[..end].last().copied();
+        let mut new: Vec<EpochStart> = starts.iter().filter(|known| known.epoch > before).copied().collect();
+        let newest = new.last().map_or(before, |known| known.epoch);
+        // The newest epoch stays known, also where none of its frames is left.
+        new.extend(in_force.filter(|known| known.epoch > newest).map(|known| EpochStart { start: to, ..known }));
+        self.starts.splice(begin..end, new);
+        let mut newest = LeaderEpoch(-1);
+        self.starts.retain(|known| {
+            let rises = known.epoch > newest;
+            newest = newest.max(known.epoch);
+            rises
+        });
+    }
+
     /// Forgets epochs that ended before `position`. That of the frame that ends there stays: replicas that have nothing
     /// behind it in common part there.
     pub(crate) fn forget_before(&mut self, position: Position) {

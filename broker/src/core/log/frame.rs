@@ -22,6 +22,8 @@ pub(crate) enum FrameKind {
     Batch,
     /// Nothing; the frame only names a synced position.
     Mark,
+    /// A batch that compaction kept: before and behind it offsets may be missing.
+    Cleaned,
 }
 
 /// A frame, decoded.
@@ -72,6 +74,7 @@ impl Frame {
         bytes[3] = match self.kind {
             FrameKind::Batch => 0,
             FrameKind::Mark => 1,
+            FrameKind::Cleaned => 2,
         };
         bytes[4..8].copy_from_slice(&self.length.to_be_bytes());
         bytes[8..16].copy_from_slice(&self.position.0.to_be_bytes());
@@ -151,6 +154,7 @@ fn decode(bytes: &[u8], position: Position) -> Option<Frame> {
     let kind = match kind {
         0 if length as usize >= HEADER_BYTES && queue != MARK_QUEUE => FrameKind::Batch,
         1 if length == 0 && queue == MARK_QUEUE => FrameKind::Mark,
+        2 if length as usize >= HEADER_BYTES && queue != MARK_QUEUE => FrameKind::Cleaned,
         _ => return None,
     };
     Some(Frame { kind, length, position, queue, synced: Position(u64_at(24)), epoch: LeaderEpoch(u32_at(32) as i32) })

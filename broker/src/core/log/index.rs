@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::compaction::{CleanedRange, Horizon};
 use super::epochs::EpochStart;
 use super::frame::FRAME_BYTES;
 use super::producers::{BatchSeen, ProducerState, Producers, WINDOW_BATCHES};
@@ -16,6 +17,11 @@ const MAGIC: [u8; 4] = *b"MQIX";
 const VERSION: u8 = 2;
 const HEAD_BYTES: usize = 36;
 const EPOCH_BYTES: usize = 12;
+const CLEANED_BYTES: usize = 22;
+const HORIZON_BYTES: usize = 16;
+/// Bits of the byte behind the version.
+const UNLISTED_FENCED: u8 = 1;
+const CLEANED: u8 = 2;
 const QUEUE_BYTES: usize = 33;
 const ENTRY_BYTES: usize = 32;
 const PRODUCER_BYTES: usize = 11;
@@ -60,6 +66,10 @@ pub(crate) struct IndexHead {
     pub(crate) epochs: Vec<EpochStart>,
     /// Queues that are not listed are fenced.
     pub(crate) unlisted_fenced: bool,
+    /// What the segment stands for, where compaction wrote it.
+    pub(crate) cleaned: Option<CleanedRange>,
+    /// The passes of compaction before that, where compaction wrote it.
+    pub(crate) horizons: Vec<Horizon>,
 }
 
 /// A queue in an index file, with its state at the segment's end.
@@ -85,7 +95,8 @@ impl IndexWriter {
         let mut bytes = BytesMut::with_capacity(4096);
         bytes.put_slice(&MAGIC);
         bytes.put_u8(VERSION);
-        bytes.put_u8(u8::from(head.unlisted_fenced));
+        let unlisted = if head.unlisted_fenced { UNLISTED_FENCED } else { 0 };
+        bytes.put_u8(unlisted | if head.cleaned.is_some() { CLEANED } else { 0 });
         let epochs = &head.epochs[head.epochs.len().saturating_sub(usize::from(u16::MAX))..];
         bytes.put_u16(epochs.len() as u16);
         bytes.put_u64(head.base.0);
@@ -95,6 +106,16 @@ impl IndexWriter {
         for start in epochs {
             bytes.put_i32(start.epoch.0);
             bytes.put_u64(start.start.0);
+        }
+        if let Some(range) = head.cleaned {
+            bytes.put_u64(range.from.0);
+            bytes.put_u64(range.to.0);
+            bytes.put_u32(range.generation);
+            bytes.put_u16(head.horizons.len() as u16);
+            for horizon in &head.horizons {
+                bytes.put_i64(horizon.below.0);
+                bytes.put_i64(horizon.at_ms);
+            }
         }
         IndexWriter { bytes, queues: 0 }
     }
@@ -156,7 +177,7 @@ pub(crate) fn decode_index(bytes: &Bytes) -> Option<(IndexHead, Vec<IndexedQueue
     if bytes.slice(body..).get_u32() != crc32c(&[&rest]) || rest[..4] != MAGIC || rest[4] != VERSION {
         return None;
     }
-    let unlisted_fenced = rest[5] != 0;
+    let flags = rest[5];
     rest.advance(6);
     let epochs_count = usize::from(rest.get_u16());
     let (base, end) = (Position(rest.get_u64()), Position(rest.get_u64()));
@@ -165,12 +186,24 @@ pub(crate) fn decode_index(bytes: &Bytes) -> Option<(IndexHead, Vec<IndexedQueue
     let epochs = (0..epochs_count)
         .map(|_| EpochStart { epoch: LeaderEpoch(rest.get_i32()), start: Position(rest.get_u64()) })
         .collect();
-    let head = IndexHead { base, end, max_timestamp, epochs, unlisted_fenced };
+    let (cleaned, horizons) = if flags & CLEANED == 0 { (None, Vec::new()) } else { decode_cleaned(rest)? };
+    let unlisted_fenced = flags & UNLISTED_FENCED != 0;
+    let head = IndexHead { base, end, max_timestamp, epochs, unlisted_fenced, cleaned, horizons };
     let mut queues = Vec::new();
     for _ in 0..queues_count {
         queues.push(decode_queue(rest)?);
     }
     rest.is_empty().then_some((head, queues))
+}
+
+fn decode_cleaned(rest: &mut Bytes) -> Option<(Option<CleanedRange>, Vec<Horizon>)> {
+    let rest = at_least(rest, CLEANED_BYTES)?;
+    let (from, to) = (Position(rest.get_u64()), Position(rest.get_u64()));
+    let (generation, count) = (rest.get_u32(), usize::from(rest.get_u16()));
+    let rest = at_least(rest, count * HORIZON_BYTES)?;
+    let horizon = |_| Horizon { below: Offset(rest.get_i64()), at_ms: rest.get_i64() };
+    let horizons = (0..count).map(horizon).collect();
+    Some((Some(CleanedRange { from, to, generation }), horizons))
 }
 
 fn decode_queue(rest: &mut Bytes) -> Option<IndexedQueue> {

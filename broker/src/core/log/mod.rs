@@ -7,6 +7,8 @@
 
 mod answer;
 mod cache;
+pub(crate) mod cleaner;
+mod compaction;
 mod copy;
 mod dump;
 mod effect;
@@ -23,6 +25,9 @@ mod sync;
 mod watermark;
 
 pub use answer::{AppendError, Appended, DiskPiece, ReadError, ReadFailure, ReadPiece, ReadPlan, TimestampLookup};
+pub use compaction::{
+    CleanedRange, CleanedSegment, Compaction, CompactionPlan, CompactionSettings, Horizon, PlannedSegment,
+};
 pub use copy::{CopyError, FramePiece, FramesFailure, FramesPlan};
 pub use dump::{BatchDump, LogDump, ProducerDump, QueueDump};
 pub use effect::{DiskEffect, DiskEvent, Flush, Halt, LogSettings, Progress};
@@ -40,6 +45,7 @@ use super::batch::{Batch, BatchHeader, UNCOVERED_BYTES};
 use super::types::{LeaderEpoch, LogId, Now, Offset, Position, QueueId};
 use crate::mutant::Mutant;
 use cache::TailCache;
+use compaction::Compacting;
 use frame::{FRAME_BYTES, Frame, FrameKind};
 use index::{IndexHead, IndexWriter, QueueState};
 use producers::Producers;
@@ -99,6 +105,7 @@ pub struct Log {
     availability: Availability,
     /// What is to be done to the files before the log serves again, once no sync and no index is under way.
     rework: Option<Rework>,
+    compacting: Compacting,
     /// When the bytes that are not synced must be (`flush=interval`).
     interval_due: Option<Duration>,
     /// When to write a mark.
@@ -145,6 +152,8 @@ struct Segment {
     /// Largest timestamp of its batches, in milliseconds; -1 is none.
     max_timestamp: i64,
     seal: Seal,
+    /// Where it took the place of others: all that it stands for.
+    cleaned: Option<CleanedRange>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -215,6 +224,7 @@ impl Log {
             sync_again: false,
             availability: Availability::Online,
             rework: None,
+            compacting: Compacting::default(),
             interval_due: None,
             mark_due: None,
             retention_due: None,
@@ -378,7 +388,7 @@ impl Log {
         }
         if !self.active {
             let base = self.end;
-            self.segments.push_back(Segment { base, length: 0, max_timestamp: -1, seal: Seal::Open });
+            self.segments.push_back(Segment { base, length: 0, max_timestamp: -1, seal: Seal::Open, cleaned: None });
             self.active = true;
             self.dirty_directory = true;
             effects.push(DiskEffect::CreateSegment { log: self.id, base });
@@ -436,6 +446,8 @@ impl Log {
             max_timestamp: segment.max_timestamp,
             epochs: self.epochs.between(base, end),
             unlisted_fenced: self.unlisted_fenced,
+            cleaned: None,
+            horizons: Vec::new(),
         });
         for (id, queue) in &self.queues {
             let (next_offset, log_start, fenced) = (queue.next_offset, queue.log_start, queue.fenced);
@@ -475,9 +487,12 @@ impl Log {
             length: s.length,
             max_timestamp: s.max_timestamp,
             seal: if s.sealed { Seal::Done } else { Seal::Open },
+            cleaned: s.cleaned,
         };
         self.segments = recovered.segments.into_iter().map(open_or_sealed).collect();
         self.unlisted_fenced = recovered.unlisted_fenced;
+        let attempted_below = recovered.horizons.last().map_or(Offset(0), |horizon| horizon.below);
+        self.compacting = Compacting { horizons: recovered.horizons, attempted_below, ..Compacting::default() };
         let before = std::mem::take(&mut self.queues);
         for (id, found) in recovered.queues {
             if self.removed.contains(&id) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::compaction::{CleanedRange, Horizon};
 use super::entries::Entries;
 use super::epochs::Epochs;
 use super::producers::Producers;
@@ -26,6 +27,8 @@ pub struct Recovered {
     pub queues: BTreeMap<QueueId, RecoveredQueue>,
     /// Corruption may have swallowed whole queues, so a queue that is not listed is fenced too.
     pub unlisted_fenced: bool,
+    /// The passes of compaction, oldest first, as far as its segments tell.
+    pub horizons: Vec<Horizon>,
     /// What happened on the way.
     pub report: RecoveryReport,
 }
@@ -41,6 +44,8 @@ pub struct RecoveredSegment {
     pub max_timestamp: i64,
     /// Whether it has a valid index file.
     pub sealed: bool,
+    /// What it stands for, where compaction wrote it.
+    pub cleaned: Option<CleanedRange>,
 }
 
 /// A queue as recovery found it.
@@ -85,6 +90,7 @@ impl Recovered {
             corrupt_from: None,
             queues: BTreeMap::new(),
             unlisted_fenced: false,
+            horizons: Vec::new(),
             report: RecoveryReport::default(),
         }
     }

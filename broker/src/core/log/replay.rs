@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::compaction::{CleanedRange, Horizon};
 use super::epochs::Epochs;
-use super::frame::Frame;
+use super::frame::{Frame, FrameKind};
 use super::index::{IndexHead, IndexWriter, IndexedQueue, QueueState};
 use super::{IndexEntry, Recovered, RecoveredQueue, RecoveredSegment, RecoveryReport};
 use crate::core::batch::BatchHeader;
@@ -31,6 +32,10 @@ pub(crate) struct Replay {
     /// A bad frame was passed: queues of which nothing is known may have been in it.
     unlisted_fenced: bool,
     segments: Vec<RecoveredSegment>,
+    /// The newest list of compaction's passes.
+    horizons: Vec<Horizon>,
+    /// The segment being read, or the one before it, was compacted, and so offsets may be missing.
+    may_skip: bool,
     pub(crate) report: RecoveryReport,
 }
 
@@ -55,6 +60,8 @@ impl Replay {
             queues: BTreeMap::new(),
             unlisted_fenced: false,
             segments: Vec::new(),
+            horizons: Vec::new(),
+            may_skip: false,
             report: RecoveryReport::default(),
         }
     }
@@ -69,6 +76,10 @@ impl Replay {
             self.begin = head.end;
         }
         self.end = head.end;
+        self.may_skip = false;
+        if head.horizons.last() > self.horizons.last() {
+            self.horizons = head.horizons;
+        }
         self.unlisted_fenced |= head.unlisted_fenced;
         for indexed in queues {
             let begins_at = indexed.entries.first().map_or(indexed.next_offset, |e| e.base_offset);
@@ -80,12 +91,20 @@ impl Replay {
                 queue.suspect = false;
             }
             if !known {
-                state.log_start = if with_entries { begins_at } else { indexed.next_offset };
+                state.log_start = match (with_entries, head.cleaned) {
+                    (true, None) => begins_at,
+                    // Compaction leaves the log start where it was.
+                    (true, Some(_)) => indexed.log_start,
+                    (false, _) => indexed.next_offset,
+                };
             }
             state.log_start = state.log_start.max(indexed.log_start);
             state.next_offset = indexed.next_offset;
             state.fenced |= indexed.fenced;
-            state.producers = indexed.producers;
+            // The defect (KAFKA-5435): what an index holds of producers is gone with the segment before.
+            if self.mutant != Some(Mutant::ProducerSnapshotsRemoved) {
+                state.producers = indexed.producers;
+            }
             if with_entries {
                 indexed.entries.into_iter().for_each(|entry| state.entries.push(entry));
             }
@@ -114,7 +133,9 @@ impl Replay {
         if header.base_offset < state.next_offset {
             return false;
         }
-        state.fenced |= header.base_offset > state.next_offset;
+        let is_cleaned = frame.kind == FrameKind::Cleaned;
+        state.fenced |= header.base_offset > state.next_offset && !is_cleaned && !self.may_skip;
+        self.may_skip = is_cleaned;
         queue.suspect = false;
         state.entries.push(IndexEntry {
             position: frame.position,
@@ -158,15 +179,25 @@ impl Replay {
         self.unlisted_fenced = true;
     }
 
+    /// Whether the newest batch was one that compaction kept.
+    pub(crate) fn is_in_cleaned(&self) -> bool {
+        self.may_skip
+    }
+
+    /// Passes a segment of which compaction kept nothing.
+    pub(crate) fn pass_emptied(&mut self) {
+        self.may_skip = true;
+    }
+
     /// Ends a segment at the current end; a sealed one's index gives its largest timestamp.
-    pub(crate) fn end_segment(&mut self, base: Position, sealed: Option<i64>) {
+    pub(crate) fn end_segment(&mut self, base: Position, sealed: Option<i64>, cleaned: Option<CleanedRange>) {
         let in_segment = |q: &ReplayQueue| q.state.entries.since_position(base).map(|e| e.max_timestamp).max();
         let max_timestamp = match sealed {
             Some(max_timestamp) => max_timestamp,
             None => self.queues.values().filter_map(in_segment).max().unwrap_or(-1),
         };
         let length = self.end.0 - base.0;
-        self.segments.push(RecoveredSegment { base, length, max_timestamp, sealed: sealed.is_some() });
+        self.segments.push(RecoveredSegment { base, length, max_timestamp, sealed: sealed.is_some(), cleaned });
     }
 
     /// Whether it is still open which queues corruption has hit; until then no index can be written.
@@ -184,6 +215,8 @@ impl Replay {
             max_timestamp: segment.max_timestamp,
             epochs: self.epochs.between(segment.base, self.end),
             unlisted_fenced: self.unlisted_fenced,
+            cleaned: segment.cleaned,
+            horizons: Vec::new(),
         });
         for (id, queue) in &self.queues {
             let state = &queue.state;
@@ -221,6 +254,7 @@ impl Replay {
             corrupt_from: self.corrupt_from,
             queues,
             unlisted_fenced: self.unlisted_fenced,
+            horizons: self.horizons,
             report: self.report,
         }
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Availability, DiskEffect, Log, Replication, Seal};
+use super::{Availability, DiskEffect, Log, Queue, Replication, Seal};
 use crate::core::types::{Now, Position, QueueId};
 
 /// Bounds of the time between two looks at retention.
@@ -68,8 +68,18 @@ impl Log {
             if oldest.seal != Seal::Done || end > self.watermark {
                 break;
             }
+            if self.compacting.in_flight {
+                break;
+            }
             let superfluous = self.settings.retention_bytes.is_some_and(|keep| kept_bytes - oldest.length >= keep);
-            let wanted = || self.queues.values().any(|q| q.entries.first().is_some_and(|e| e.position < end));
+            // Where records were compacted away, a segment without batches goes only once the log start is past it.
+            let is_compacted = self.settings.compaction.is_some();
+            let wants = |queue: &Queue| {
+                let first = queue.entries.first();
+                let begins_at = first.map_or(queue.next_offset, |e| e.base_offset);
+                first.is_some_and(|e| e.position < end) || (is_compacted && queue.log_start < begins_at)
+            };
+            let wanted = || self.queues.values().any(wants);
             if !(expired(oldest.max_timestamp) || superfluous || !wanted()) {
                 break;
             }
@@ -117,9 +127,9 @@ impl Log {
         self.removed.insert(queue);
     }
 
-    /// Bytes between the start of the oldest segment and the log's end.
+    /// Bytes of all segments.
     pub fn stored_bytes(&self) -> u64 {
-        self.segments.front().map_or(0, |oldest| self.end.0 - oldest.base.0)
+        self.segments.iter().map(|segment| segment.length).sum()
     }
 
     /// Removes the whole log with its files.

@@ -64,6 +64,7 @@ impl Log {
                 self.start_rework(effects);
             }
             DiskEvent::RemoveFailed { .. } => {}
+            DiskEvent::Compacted { compaction, .. } => self.on_compacted(*compaction, now, effects),
             DiskEvent::Reopened { result, .. } => self.on_reopened(result, now, &mut progress),
             DiskEvent::Read { .. } | DiskEvent::SnapshotWritten { .. } => {
                 unreachable!("these events belong to no log, which was asserted above")
@@ -101,7 +102,7 @@ impl Log {
     /// Starts recovery of a log that waits for room, unless a sync is still under way: its late success would be
     /// taken for that of the bytes written after the reopening.
     pub(super) fn try_reopen(&mut self, now: Now, effects: &mut Vec<DiskEffect>) {
-        if self.sync_in_flight.is_some() {
+        if self.sync_in_flight.is_some() || self.compacting.in_flight {
             self.availability = Availability::Offline { retry_at: now.monotonic + REOPEN_BACKOFF };
             return;
         }

@@ -24,6 +24,8 @@ struct World {
     files: Vec<Contents>,
     sync_fails: bool,
     full: bool,
+    /// Changes until the process is killed: every later one fails, and changes nothing.
+    changes_left: Option<usize>,
     locked: bool,
 }
 
@@ -64,6 +66,22 @@ impl MemoryDisk {
 
     pub(super) fn set_sync_fails(&self, fails: bool) {
         self.0.borrow_mut().sync_fails = fails;
+    }
+
+    /// Lets so many changes happen, and then none.
+    pub(super) fn set_changes_left(&self, changes: Option<usize>) {
+        self.0.borrow_mut().changes_left = changes;
+    }
+
+    fn change(&self) -> io::Result<()> {
+        match &mut self.0.borrow_mut().changes_left {
+            Some(0) => Err(io::Error::other("the process was killed")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     pub(super) fn set_full(&self, full: bool) {
@@ -152,6 +170,7 @@ impl Disk for MemoryDisk {
     }
 
     fn write_at(&self, file: &usize, offset: u64, parts: &[Bytes]) -> io::Result<()> {
+        self.change()?;
         let world = &mut *self.0.borrow_mut();
         let bytes = &mut world.files[*file].volatile;
         let all = parts.concat();
@@ -169,11 +188,13 @@ impl Disk for MemoryDisk {
     }
 
     fn truncate(&self, file: &usize, length: u64) -> io::Result<()> {
+        self.change()?;
         self.0.borrow_mut().files[*file].volatile.resize(length as usize, 0);
         Ok(())
     }
 
     fn sync_directory(&self, directory: &str) -> io::Result<()> {
+        self.change()?;
         let world = &mut *self.0.borrow_mut();
         let inside = |name: &String| name.rsplit_once('/').map_or("", |(d, _)| d) == directory;
         world.names_durable.retain(|name, _| !inside(name));
@@ -183,6 +204,7 @@ impl Disk for MemoryDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.change()?;
         let world = &mut *self.0.borrow_mut();
         let file = world.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         world.names.insert(to.to_string(), file);
@@ -190,6 +212,7 @@ impl Disk for MemoryDisk {
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
+        self.change()?;
         let world = &mut *self.0.borrow_mut();
         let removed = world.names.remove(path).is_some() || world.directories.remove(path);
         if removed { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
@@ -200,7 +223,11 @@ impl Disk for MemoryDisk {
     }
 
     fn sync_file(&self, file: &usize) -> impl Future<Output = io::Result<()>> + 'static {
+        let changed = self.change();
         let world = &mut *self.0.borrow_mut();
+        if let Err(error) = changed {
+            return ready(Err(error));
+        }
         if world.sync_fails {
             return ready(Err(io::Error::other("sync fails")));
         }

@@ -1,5 +1,6 @@
 //! Facts and laws of storage: a log on a store, over a disk in memory that loses power, and over a real one.
 
+mod compaction;
 pub(crate) mod disk;
 mod laws;
 mod replicas;
@@ -416,8 +417,8 @@ fn a_folder_in_use_newer_or_with_unreadable_metadata_is_refused() {
             disk.set_contents(&format!("metadata/{intact}.snapshot"), b"MQS1 and nothing that fits");
         }
         assert!(matches!(reopen().await.err(), Some(OpenError::SnapshotsUnreadable { newest }) if newest == "00003"));
-        disk.set_contents("format", b"mqassay-broker 3\n");
-        assert!(matches!(reopen().await.err(), Some(OpenError::NewerFormat { found: 3, supported: 2 })));
+        disk.set_contents("format", b"mqassay-broker 4\n");
+        assert!(matches!(reopen().await.err(), Some(OpenError::NewerFormat { found: 4, supported: 3 })));
         disk.set_contents("format", b"");
         assert!(matches!(reopen().await.err(), Some(OpenError::FormatUnreadable)));
     });

@@ -22,6 +22,7 @@ pub(super) fn settings(flush: Flush) -> LogSettings {
         segment_bytes: 2048,
         retention_ms: None,
         retention_bytes: None,
+        compaction: None,
         producer_expiry: Duration::from_secs(3600),
         tail_cache_bytes: 1800,
     }
