@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use mqassay_harness::plan::{Plan, Role};
-use mqassay_harness::process::world::{Node, ProcessWorld, Ran, SystemNode};
-use mqassay_harness::systems::{self, Options, Running};
+use mqassay_harness::process::disk::ForgettingDisk;
+use mqassay_harness::process::world::{Disks, Node, ProcessWorld, Ran, SystemNode};
+use mqassay_harness::systems::{self, Options, Running, SystemError};
 
 use crate::exit::Failure;
+use crate::process_world::{Ground, on_disk};
 
 /// The setting under which Kafka is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,35 +22,68 @@ pub(crate) enum Settings {
 }
 
 /// The cluster that runs, if any. Dropping it takes the cluster down.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Kafka {
+    ground: Ground,
     up: Option<(Running, Options)>,
 }
 
 impl Kafka {
+    /// None runs yet.
+    pub(crate) fn new(ground: Ground) -> Kafka {
+        Kafka { ground, up: None }
+    }
+
     /// Runs a plan.
     pub(crate) fn run(&mut self, plan: &Plan, settings: Settings) -> Result<Ran, Failure> {
+        let disks = self.mount(plan.world.nodes)?;
         let (running, options) = self.ensure(plan.world.nodes, settings)?;
         let nodes = SystemNode::of(&running, &options).map_err(Failure::undone)?;
         let addresses: Vec<SocketAddr> = nodes.iter().map(Node::address).collect();
-        let world = ProcessWorld::prepare(&translated(plan, settings), addresses).map_err(Failure::undone)?;
-        let nodes = nodes.into_iter().map(|node| Box::new(node) as Box<dyn Node>).collect();
-        let (ran, _) = world.run(nodes).map_err(Failure::undone)?;
+        let (plan, disks_are) = (translated(plan, settings), self.ground.disks);
+        let world = ProcessWorld::prepare_on(&plan, addresses, disks_are).map_err(Failure::undone)?;
+        let world = world.interrupted_by(self.ground.interrupted.clone());
+        let nodes = nodes.into_iter().zip(disks).map(|(node, disk)| on_disk(Box::new(node), disk)).collect();
+        let (ran, nodes) = world.run(nodes).map_err(Failure::undone)?;
+        if self.ground.disks == Disks::Forgetting {
+            // The next run's disks are new, and so is its cluster; this one ends before its disks do.
+            self.end_processes();
+            drop(nodes);
+        }
         Ok(ran)
+    }
+
+    /// The nodes' disks, where they have their own: mounted before Kafka formats its storage on them.
+    fn mount(&mut self, nodes: u32) -> Result<Vec<Option<ForgettingDisk>>, Failure> {
+        if self.ground.disks == Disks::Own {
+            return Ok((0..nodes).map(|_| None).collect());
+        }
+        self.take_down();
+        let data = home().map_err(Failure::undone)?.home.join(NAME).join("data");
+        (1..=nodes).map(|node| self.ground.mount(&data.join(format!("node-{node}")))).collect()
+    }
+
+    fn end_processes(&mut self) {
+        if let Some((_, options)) = &self.up
+            && let Err(error) = systems::down(NAME, &Options { keep_data: true, ..options.clone() })
+        {
+            eprintln!("mqassay: Kafka may be left behind: {error}");
+        }
     }
 
     /// The cluster with so many nodes, as it is now: nodes that were killed have other processes.
     fn ensure(&mut self, nodes: u32, settings: Settings) -> Result<(Running, Options), Failure> {
         if let Some((running, options)) = &self.up
             && running.nodes() == nodes
+            && self.ground.disks == Disks::Own
         {
             let running = systems::wait(NAME, options).map_err(Failure::undone)?;
             return Ok((running, options.clone()));
         }
-        self.take_down();
-        let mut options = Options::from_environment().map_err(Failure::undone)?;
-        // Beside a Kafka that the user may have up.
-        options.home = options.home.join("process-world");
+        if self.ground.disks == Disks::Own {
+            self.take_down();
+        }
+        let mut options = home().map_err(Failure::undone)?;
         options.nodes = nodes;
         options.heap = Some("512m".to_owned());
         options.settings = broker_settings(nodes, settings);
@@ -58,10 +93,12 @@ impl Kafka {
     }
 
     fn take_down(&mut self) {
-        if let Some((_, options)) = self.up.take()
-            && let Err(error) = systems::down(NAME, &options)
-        {
-            eprintln!("mqassay: Kafka may be left behind: {error}");
+        let Some((_, options)) = self.up.take() else { return };
+        match systems::down(NAME, &options) {
+            // Its processes were ended before, and only its data were left.
+            Err(SystemError::NotRunning { .. }) if self.ground.disks == Disks::Forgetting => {}
+            Err(error) => eprintln!("mqassay: Kafka may be left behind: {error}"),
+            Ok(_) => {}
         }
     }
 }
@@ -70,6 +107,13 @@ impl Drop for Kafka {
     fn drop(&mut self) {
         self.take_down();
     }
+}
+
+/// Where this world's Kafka is, beside one that the user may have up.
+fn home() -> Result<Options, SystemError> {
+    let mut options = Options::from_environment()?;
+    options.home = options.home.join("process-world");
+    Ok(options)
 }
 
 fn broker_settings(nodes: u32, settings: Settings) -> BTreeMap<String, String> {
@@ -115,7 +159,8 @@ const LIVENESS_MS: u64 = 300_000;
 const SESSION_TIMEOUT_MS: u64 = 6_000;
 const NAME: &str = "kafka";
 /// Topic settings that mean the same to Kafka.
-const KNOWN: &[&str] = &["retention.ms", "retention.bytes", "max.message.bytes", "min.insync.replicas"];
+const KNOWN: &[&str] =
+    &["retention.ms", "retention.bytes", "max.message.bytes", "min.insync.replicas", "unclean.leader.election.enable"];
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@ mod check;
 mod claims;
 mod cluster;
 mod diagnose;
+mod disk;
 mod exit;
 mod explain;
 mod external;
@@ -32,6 +33,7 @@ mod results;
 mod scenarios;
 mod shrink;
 mod sinks;
+mod system_matrix;
 mod systems;
 mod verify;
 
@@ -98,6 +100,8 @@ enum Command {
     Broker(broker::Arguments),
     /// Run several nodes of the reference broker in one process
     Cluster(cluster::Arguments),
+    /// Mount a disk that forgets unsynced writes when the power is lost
+    Disk(disk::Arguments),
     /// Provision external systems
     Systems(systems::Arguments),
     /// Run the bare program that brokers' costs are held against
@@ -153,6 +157,7 @@ fn run(command: Option<Command>) -> Result<Exit, Failure> {
         Some(Command::Broker(arguments)) => broker::run(&arguments),
         Some(Command::Relay(arguments)) => relay::run(&arguments),
         Some(Command::Cluster(arguments)) => cluster::run(&arguments),
+        Some(Command::Disk(arguments)) => disk::run(&arguments),
         Some(Command::Systems(arguments)) => systems::run(&arguments),
     }
 }

@@ -3,7 +3,9 @@
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mqassay_broker::core::config::{KEYS, NodeConfig};
@@ -12,8 +14,10 @@ use mqassay_harness::artifact::{RunLine, RunRecord, SummaryLine, VerdictKind, re
 use mqassay_harness::check;
 use mqassay_harness::plan::{Fault, FaultAction, Plan};
 use mqassay_harness::process::ProcessOptions;
-use mqassay_harness::process::world::{Node, Outage, ProcessWorld, Ran, ReferenceNode};
+use mqassay_harness::process::disk::{self, ForgettingDisk};
+use mqassay_harness::process::world::{Disks, Node, OnForgettingDisk, Outage, ProcessWorld, Ran, ReferenceNode};
 use mqassay_scenarios::campaign::{self, Keep, Options, fingerprint};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::{Exit, Failure};
 use crate::junit;
@@ -43,6 +47,24 @@ pub(crate) enum SystemName {
     KafkaSafest,
 }
 
+/// What the nodes' data lie on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum DiskName {
+    /// The machine's own disk: no power loss, no disk faults
+    Own,
+    /// A file system in user space that forgets what is unsynced when its power is lost; needs root and /dev/fuse
+    Forgetting,
+}
+
+impl From<DiskName> for Disks {
+    fn from(name: DiskName) -> Disks {
+        match name {
+            DiskName::Own => Disks::Own,
+            DiskName::Forgetting => Disks::Forgetting,
+        }
+    }
+}
+
 /// How the runs are told.
 pub(crate) struct Telling<'a> {
     pub(crate) json: bool,
@@ -50,26 +72,26 @@ pub(crate) struct Telling<'a> {
 }
 
 /// Runs the campaign and exits by its verdict.
-pub(crate) fn run(options: &Options, system: SystemName, telling: &Telling<'_>) -> Result<Exit, Failure> {
+pub(crate) fn run(
+    options: &Options,
+    system: SystemName,
+    disk: DiskName,
+    telling: &Telling<'_>,
+) -> Result<Exit, Failure> {
     if options.mutant.is_some() {
         let why = "a server has no way to be given a deliberate bug; mutants live in the simulated world";
         return Err(Failure::Usage(format!("--mutant does not go with --world process: {why}")));
     }
+    let mut stand = Stand::prepare(disk.into())?;
     let mut summary = SummaryLine { summary: true, ..SummaryLine::default() };
     let mut lines = Vec::new();
     let mut progress = Progress::new("verify", campaign::total(options));
     let mut left_out: Vec<&'static str> = Vec::new();
     let mut outages: Vec<Outage> = Vec::new();
     let mut is_half_cut = false;
-    let mut kafka = Kafka::default();
     for plan in campaign::plans(options) {
-        let scratch = tempfile::tempdir().map_err(Failure::undone)?;
         let began = Instant::now();
-        let ran = match system {
-            SystemName::Reference => on_reference(&plan, scratch.path())?,
-            SystemName::Kafka => kafka.run(&plan, Settings::Stock)?,
-            SystemName::KafkaSafest => kafka.run(&plan, Settings::Safest)?,
-        };
+        let ran = stand.run(&plan, system)?;
         left_out.extend(&ran.left_out);
         is_half_cut |= system != SystemName::Reference && ran.plan.faults.iter().any(is_partition);
         outages.extend(ran.outages.iter().cloned());
@@ -90,7 +112,10 @@ pub(crate) fn run(options: &Options, system: SystemName, telling: &Telling<'_>) 
     left_out.sort_unstable();
     left_out.dedup();
     if !left_out.is_empty() {
-        eprintln!("mqassay: not made here, for want of a simulated disk or network: {}", left_out.join(", "));
+        eprintln!(
+            "mqassay: not made here, for want of a disk that forgets or a simulated clock: {}",
+            left_out.join(", ")
+        );
     }
     if is_half_cut {
         eprintln!("mqassay: partitions cut clients' links only: {HALF_CUT}");
@@ -110,6 +135,94 @@ fn is_partition(fault: &Fault) -> bool {
     matches!(fault.action, FaultAction::Partition { .. })
 }
 
+/// Where runs take place, one after the other.
+pub(crate) struct Stand {
+    ground: Ground,
+    kafka: Kafka,
+}
+
+impl Stand {
+    /// Nothing runs yet.
+    pub(crate) fn prepare(disks: Disks) -> Result<Stand, Failure> {
+        let ground = Ground::prepare(disks)?;
+        Ok(Stand { kafka: Kafka::new(ground.clone()), ground })
+    }
+
+    /// Runs a plan.
+    pub(crate) fn run(&mut self, plan: &Plan, system: SystemName) -> Result<Ran, Failure> {
+        match system {
+            SystemName::Reference => {
+                let scratch = tempfile::tempdir().map_err(Failure::undone)?;
+                on_reference(plan, scratch.path(), &self.ground)
+            }
+            SystemName::Kafka => self.kafka.run(plan, Settings::Stock),
+            SystemName::KafkaSafest => self.kafka.run(plan, Settings::Safest),
+        }
+    }
+}
+
+/// What runs stand on: the nodes' disks, and the flag that ends a run early.
+#[derive(Debug, Clone)]
+pub(crate) struct Ground {
+    pub(crate) disks: Disks,
+    pub(crate) program: PathBuf,
+    pub(crate) interrupted: Arc<AtomicBool>,
+}
+
+impl Ground {
+    /// Cleans up what a crash left, and sees to it that Ctrl-C and SIGTERM end a run as any other.
+    pub(crate) fn prepare(disks: Disks) -> Result<Ground, Failure> {
+        let program = std::env::current_exe().map_err(Failure::undone)?;
+        let interrupted = Arc::<AtomicBool>::default();
+        if disks == Disks::Forgetting {
+            if let Some(what) = disk::missing() {
+                return Err(Failure::Undone(anyhow::anyhow!("a disk that forgets cannot be mounted here: {what}")));
+            }
+            for folder in disk::unmount_stale() {
+                eprintln!("mqassay: unmounted {}, which an earlier run left", folder.display());
+            }
+        }
+        listen_to_signals(interrupted.clone()).map_err(Failure::undone)?;
+        Ok(Ground { disks, program, interrupted })
+    }
+
+    /// A disk mounted on the folder, where runs have disks that forget.
+    pub(crate) fn mount(&self, folder: &Path) -> Result<Option<ForgettingDisk>, Failure> {
+        match self.disks {
+            Disks::Own => Ok(None),
+            Disks::Forgetting => {
+                ForgettingDisk::mount(&self.program, folder, DISK_BYTES).map(Some).map_err(Failure::undone)
+            }
+        }
+    }
+}
+
+fn listen_to_signals(interrupted: Arc<AtomicBool>) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let entered = runtime.enter();
+    let (mut terminated, mut asked) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    drop(entered);
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                _ = terminated.recv() => {}
+                _ = asked.recv() => {}
+            }
+        });
+        interrupted.store(true, Ordering::SeqCst);
+    });
+    Ok(())
+}
+
+/// A node on its disk, if it has one of its own.
+pub(crate) fn on_disk(node: Box<dyn Node>, disk: Option<ForgettingDisk>) -> Box<dyn Node> {
+    match disk {
+        Some(disk) => Box::new(OnForgettingDisk::new(node, disk)),
+        None => node,
+    }
+}
+
 /// A run that is not valid, with the line that runs it again; real time makes no promise that it ends alike.
 fn told(line: &RunLine) -> String {
     let first = verify::told(&RunLine { plan: String::new(), ..line.clone() });
@@ -119,15 +232,17 @@ fn told(line: &RunLine) -> String {
 }
 
 /// Nodes of the reference broker, each a process of its own with its data below `scratch`.
-fn on_reference(plan: &Plan, scratch: &Path) -> Result<Ran, Failure> {
-    let program = std::env::current_exe().map_err(Failure::undone)?;
+fn on_reference(plan: &Plan, scratch: &Path, ground: &Ground) -> Result<Ran, Failure> {
     let addresses = free_addresses(plan.world.nodes).map_err(Failure::undone)?;
-    let world = ProcessWorld::prepare(plan, addresses.clone()).map_err(Failure::undone)?;
+    let world = ProcessWorld::prepare_on(plan, addresses.clone(), ground.disks).map_err(Failure::undone)?;
+    let world = world.interrupted_by(ground.interrupted.clone());
     let config = NodeConfig::tiny().with_settings(&plan.settings).map_err(Failure::usage)?;
     let mut nodes: Vec<Box<dyn Node>> = Vec::new();
     for (index, address) in addresses.iter().enumerate() {
         let mut arguments: Vec<OsString> = vec!["broker".into(), "--data".into()];
-        arguments.push(scratch.join(format!("node-{index}")).into());
+        let folder = scratch.join(format!("node-{index}"));
+        let disk = ground.mount(&folder)?;
+        arguments.push(folder.join("data").into());
         if addresses.len() > 1 {
             // Each node reaches every other through a link of its own.
             let peers = world.peers_of(index as u32).map_err(Failure::undone)?;
@@ -139,10 +254,10 @@ fn on_reference(plan: &Plan, scratch: &Path) -> Result<Ran, Failure> {
             arguments.push("--set".into());
             arguments.push(format!("{name}={value}").into());
         }
-        let options = ProcessOptions { program: program.clone(), arguments, ready_timeout: READY };
-        let mut node = ReferenceNode::new(options, *address);
+        let options = ProcessOptions { program: ground.program.clone(), arguments, ready_timeout: READY };
+        let mut node = on_disk(Box::new(ReferenceNode::new(options, *address)), disk);
         node.start().map_err(Failure::undone)?;
-        nodes.push(Box::new(node));
+        nodes.push(node);
     }
     let (ran, nodes) = world.run(nodes).map_err(Failure::undone)?;
     for mut node in nodes {
@@ -166,7 +281,7 @@ fn free_addresses(count: u32) -> std::io::Result<Vec<SocketAddr>> {
 }
 
 /// Judges a run and keeps what is to be kept of it.
-fn judged(options: &Options, ran: &Ran, began: Instant) -> Result<RunRecord, Failure> {
+pub(crate) fn judged(options: &Options, ran: &Ran, began: Instant) -> Result<RunRecord, Failure> {
     let plan = &ran.plan;
     let verdict = check::judge(&ran.history, &ran.judge);
     let mut line = RunLine {
@@ -206,6 +321,8 @@ fn judged(options: &Options, ran: &Ran, began: Instant) -> Result<RunRecord, Fai
 
 /// Why the links among the nodes of an external system stay.
 const HALF_CUT: &str = "its nodes advertise one address to all, so that no proxy can stand between two of them";
+/// Size of each node's disk, where it has one of its own.
+const DISK_BYTES: u64 = 1 << 30;
 /// How long a node may take until it listens.
 const READY: Duration = Duration::from_secs(30);
 /// How long a node may take to end at last.

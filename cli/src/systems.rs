@@ -9,6 +9,7 @@ use crate::arguments::{setting, settings};
 use crate::exit::{Exit, Failure};
 use crate::progress::tell;
 use crate::results::json_line;
+use crate::system_matrix;
 
 /// Arguments of `mqassay systems`.
 #[derive(Debug, clap::Args)]
@@ -27,6 +28,8 @@ enum Action {
     Down(Down),
     /// Kill one process of a system with SIGKILL; its data stays
     Kill(Process),
+    /// Find by runs on real processes which settings of durability lose acknowledged records under which faults
+    Matrix(system_matrix::Arguments),
     /// Start a killed process again on its data, and wait until the system answers
     Restart(Process),
 }
@@ -110,6 +113,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
             options.keep_data = down.keep_data;
             each(&down.named, &names_or_all(&down.named, &options), &options, systems::down, "is down")
         }
+        Action::Matrix(matrix) => system_matrix::run(matrix),
         Action::Kill(process) => {
             let options = options(&process.place)?;
             systems::kill(&process.name, &process.process, &options).map_err(failure)?;

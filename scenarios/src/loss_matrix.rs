@@ -8,6 +8,9 @@ use mqassay_harness::plan::scenario::{Scenario, ScenarioError};
 
 use crate::campaign::{self, CampaignError, Course, Keep, Options};
 
+/// Anomalies that are the loss of an acknowledged record.
+pub const LOSSES: [Anomaly; 2] = [Anomaly::LostWrite, Anomaly::Unseen];
+
 /// Settings of durability: a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Durability {
@@ -192,8 +195,7 @@ fn fill(durability: Durability, column: &Column, options: &MatrixOptions) -> Res
         course: Course::default(),
     };
     let summary = campaign::run(&campaign, &mut |run| {
-        let losses = [Anomaly::LostWrite, Anomaly::Unseen];
-        cell.lost += u64::from(run.verdict.findings.iter().any(|finding| losses.contains(&finding.anomaly)));
+        cell.lost += u64::from(run.verdict.findings.iter().any(|finding| LOSSES.contains(&finding.anomaly)));
         true
     })?;
     (cell.runs, cell.invalid) = (summary.runs, summary.invalid + summary.unknown);
@@ -201,7 +203,7 @@ fn fill(durability: Durability, column: &Column, options: &MatrixOptions) -> Res
 }
 
 /// Whether the guarantee matrix allows a loss in the cell.
-fn is_allowed(durability: &Durability, column: &Column) -> bool {
+pub fn is_allowed(durability: &Durability, column: &Column) -> bool {
     let facts = Facts {
         flush: Some(durability.flush),
         acks: Some(durability.acks),
@@ -220,7 +222,7 @@ fn is_allowed(durability: &Durability, column: &Column) -> bool {
 }
 
 /// The scenario of a cell.
-fn scenario(durability: &Durability, column: &Column) -> Result<Scenario, ScenarioError> {
+pub fn scenario(durability: &Durability, column: &Column) -> Result<Scenario, ScenarioError> {
     let Durability { acks, min_insync, unclean, failover, .. } = *durability;
     let flush = flush_name(durability.flush);
     let column_name = column.name.replace(' ', "-");

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "supervising real processes needs real clocks and threads")]
 
 pub mod accounting;
+pub mod disk;
 pub mod world;
 
 use std::collections::VecDeque;

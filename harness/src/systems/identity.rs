@@ -8,7 +8,7 @@ use std::path::Path;
 pub(super) const MARK: &str = "MQASSAY_SYSTEM_FOLDER";
 
 /// When process `pid` started, in clock ticks after boot; none where no such process is.
-pub(super) fn started_ticks(pid: u32) -> Option<u64> {
+pub(crate) fn started_ticks(pid: u32) -> Option<u64> {
     stat_of(pid).map(|stat| stat.started_ticks)
 }
 

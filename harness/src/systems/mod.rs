@@ -19,6 +19,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub(crate) use identity::started_ticks;
+
 /// Names that `up`, `status` and `down` know; a version may follow, as in `kafka@3.9`.
 pub const KNOWN: &[&str] = &["kafka", "rocketmq", "rabbitmq", "reference"];
 

@@ -20,12 +20,14 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::net::TcpStream;
 
+use super::disk::Command;
 use crate::check::Context as JudgeContext;
 use crate::driver::real::{SystemTimer, TcpDial};
 use crate::driver::{Dial, Timer};
 use crate::history::{ClientId, Header, History, Mark, SCHEMA_VERSION};
 use crate::plan::draws::Draws;
 use crate::plan::{Endpoint, Plan};
+use crate::sim::disk::PowerLossSummary;
 use crate::workload::client::run_client;
 use crate::workload::final_reads::{FinalReads, final_reads};
 use crate::workload::phase::PhaseSwitch;
@@ -34,8 +36,8 @@ use crate::workload::topics::create_topics;
 use crate::workload::{Context, WorkloadError};
 
 pub use links::Links;
-pub use nemesis::is_offered;
-pub use nodes::{Node, NodeError, ReferenceNode};
+pub use nemesis::{Disks, is_offered};
+pub use nodes::{Node, NodeError, OnForgettingDisk, ReferenceNode};
 pub use outages::Outage;
 pub use system::SystemNode;
 
@@ -48,6 +50,7 @@ pub struct ProcessWorld {
     links: Arc<Links>,
     addresses: Vec<SocketAddr>,
     left_out: Vec<&'static str>,
+    interrupted: Arc<AtomicBool>,
 }
 
 /// What a run left.
@@ -69,6 +72,8 @@ pub struct Ran {
     pub missed: u64,
     /// Queues whose leader went away by a fault, and for how long they took nothing.
     pub outages: Vec<Outage>,
+    /// What power losses took from the disks, in order of time.
+    pub power_losses: Vec<PowerLossSummary>,
 }
 
 /// Why a run could not be performed.
@@ -91,24 +96,42 @@ pub enum ProcessWorldError {
         /// Given.
         given: usize,
     },
+    /// Somebody asked for the end.
+    #[error("the run was interrupted")]
+    Interrupted,
     /// A thread of the run panicked.
     #[error("the nemesis ended by a panic; this is a bug of mqassay")]
     NemesisPanicked,
 }
 
 impl ProcessWorld {
-    /// The links of a run whose nodes will listen on these addresses.
+    /// The links of a run whose nodes will listen on these addresses, with their data on the machine's own disk.
     pub fn prepare(plan: &Plan, addresses: Vec<SocketAddr>) -> Result<ProcessWorld, ProcessWorldError> {
+        ProcessWorld::prepare_on(plan, addresses, Disks::Own)
+    }
+
+    /// The same, with the nodes' data on such disks.
+    pub fn prepare_on(
+        plan: &Plan,
+        addresses: Vec<SocketAddr>,
+        disks: Disks,
+    ) -> Result<ProcessWorld, ProcessWorldError> {
         let mut plan = plan.clone();
-        let mut left_out: Vec<&'static str> =
-            plan.faults.iter().filter(|fault| !is_offered(&fault.action)).map(|fault| fault.action.class()).collect();
+        let missing = plan.faults.iter().filter(|fault| !is_offered(&fault.action, disks));
+        let mut left_out: Vec<&'static str> = missing.map(|fault| fault.action.class()).collect();
         left_out.sort_unstable();
         left_out.dedup();
-        plan.faults.retain(|fault| is_offered(&fault.action));
+        plan.faults.retain(|fault| is_offered(&fault.action, disks));
         if addresses.len() != plan.world.nodes as usize {
             return Err(ProcessWorldError::NodeCount { wanted: plan.world.nodes, given: addresses.len() });
         }
-        Ok(ProcessWorld { plan, links: Arc::new(Links::start()?), addresses, left_out })
+        Ok(ProcessWorld { plan, links: Arc::new(Links::start()?), addresses, left_out, interrupted: Arc::default() })
+    }
+
+    /// The run ends early, with an error, once this is set; its nodes and disks end as after any other.
+    pub fn interrupted_by(mut self, interrupted: Arc<AtomicBool>) -> ProcessWorld {
+        self.interrupted = interrupted;
+        self
     }
 
     /// The addresses at which a node reaches its peers, itself left as it is.
@@ -125,7 +148,7 @@ impl ProcessWorld {
         if nodes.len() != self.addresses.len() {
             return Err(ProcessWorldError::NodeCount { wanted: self.plan.world.nodes, given: nodes.len() });
         }
-        let ProcessWorld { plan, links, addresses, left_out } = self;
+        let ProcessWorld { plan, links, addresses, left_out, interrupted } = self;
         let timer = SystemTimer::start();
         let stage = Stage {
             timer,
@@ -135,6 +158,7 @@ impl ProcessWorld {
             events: Rc::default(),
             topics: Rc::new(plan.topics.clone()),
             bootstrap: addresses.iter().map(SocketAddr::to_string).collect(),
+            interrupted,
             plan,
         };
         let routes = stage.routes(&links, &addresses)?;
@@ -143,8 +167,8 @@ impl ProcessWorld {
         let local = tokio::task::LocalSet::new();
         // It ends with the runtime.
         local.spawn_local(leaders.clone().watch(stage.watcher(), addresses));
-        let ended = local.block_on(&runtime, stage.play(nodes, &links, routes, leaders))?;
-        let mut marks = ended.left.marks;
+        let mut ended = local.block_on(&runtime, stage.play(nodes, &links, routes, leaders))?;
+        let mut marks = std::mem::take(&mut ended.left.marks);
         let struck = marks.iter().filter(|mark| matches!(mark, Mark::Fault { .. })).count() as u64;
         marks.push(Mark::LivenessBegan { at_us: ended.liveness_began_us });
         let reached = ended.missing.is_empty();
@@ -159,10 +183,9 @@ impl ProcessWorld {
         let judge = JudgeContext::of_plan(&stage.plan).with_wall_start_ms(stage.began_wall_ms);
         let events = stage.events.iter().map(|(name, count)| (name.to_string(), count.load(Ordering::SeqCst)));
         let events = events.collect();
-        let mut outages = ended.left.outages;
+        let nemesis::Left { missed, power_losses, mut outages, .. } = ended.left;
         outages::measure(&mut outages, &history);
-        let missed = ended.left.missed;
-        let ran = Ran { plan: stage.plan, history, judge, left_out, events, struck, missed, outages };
+        let ran = Ran { plan: stage.plan, history, judge, left_out, events, struck, missed, outages, power_losses };
         Ok((ran, ended.nodes))
     }
 }
@@ -177,6 +200,7 @@ struct Stage {
     events: Rc<Counts>,
     topics: Rc<Vec<crate::plan::Topic>>,
     bootstrap: Vec<String>,
+    interrupted: Arc<AtomicBool>,
 }
 
 /// How often each of the driver's events happened.
@@ -208,13 +232,17 @@ impl Stage {
 
     async fn play(
         &self,
-        nodes: Vec<Box<dyn Node>>,
+        mut nodes: Vec<Box<dyn Node>>,
         links: &Arc<Links>,
         mut routes: Vec<LinkDial>,
         leaders: Leaders,
     ) -> Result<Ended, ProcessWorldError> {
         let reader = self.context(self.plan.clients.len() as u32, routes.pop().unwrap_or_default());
         create_topics(&reader, TOPICS_BOUND, ADMIN_TIMEOUT).await?;
+        // What was there before the run is durable, as after some minutes of peace.
+        for disk in nodes.iter_mut().filter_map(|node| node.disk()) {
+            disk.tell(&Command::Settle).map_err(NodeError::from)?;
+        }
         let is_quiet = Arc::new(AtomicBool::new(false));
         let (heal, healing) = mpsc::channel();
         let began = self.began();
@@ -228,7 +256,10 @@ impl Stage {
         let mut outcome = Ok(());
         let safety_end = began + Duration::from_millis(self.plan.world.safety_ms);
         let mut failed = None;
-        while Instant::now() < safety_end && !(clients.is_empty() && is_quiet.load(Ordering::SeqCst)) {
+        while Instant::now() < safety_end
+            && !self.is_interrupted()
+            && !(clients.is_empty() && is_quiet.load(Ordering::SeqCst))
+        {
             tokio::select! {
                 biased;
                 Some(ended) = clients.join_next() => outcome = outcome.and(flatten(ended)),
@@ -250,20 +281,7 @@ impl Stage {
         self.switch.begin_liveness();
         let bound = Duration::from_millis(self.plan.world.liveness_ms).max(LIVENESS_MIN);
         let deadline = tokio::time::Instant::now() + bound;
-        let mut missing = Vec::new();
-        loop {
-            match tokio::time::timeout_at(deadline, clients.join_next()).await {
-                Ok(Some(ended)) => outcome = outcome.and(flatten(ended)),
-                Ok(None) => break,
-                Err(_) => {
-                    missing.extend(self.recorder.open().into_iter().map(|open| {
-                        format!("client {} still waits for {} of {} us", open.client.0, open.what, open.invoked_us)
-                    }));
-                    clients.shutdown().await;
-                    break;
-                }
-            }
-        }
+        let mut missing = self.end_of(&mut clients, deadline, &mut outcome).await?;
         outcome?;
         let limits =
             FinalReads { bound: bound * 2 / 3, request_timeout: ADMIN_TIMEOUT, fetch_max_bytes: FINAL_FETCH_BYTES };
@@ -271,6 +289,43 @@ impl Stage {
             missing.extend(unread);
         }
         Ok(Ended { nodes, left, liveness_began_us, missing })
+    }
+
+    /// Waits for the clients, at most until the deadline, and gives what they still wait for then.
+    async fn end_of(
+        &self,
+        clients: &mut tokio::task::JoinSet<Result<(), WorkloadError>>,
+        deadline: tokio::time::Instant,
+        outcome: &mut Result<(), WorkloadError>,
+    ) -> Result<Vec<String>, ProcessWorldError> {
+        loop {
+            if self.is_interrupted() {
+                return Err(ProcessWorldError::Interrupted);
+            }
+            let until = deadline.min(tokio::time::Instant::now() + INTERRUPT_LOOK_EVERY);
+            match tokio::time::timeout_at(until, clients.join_next()).await {
+                Ok(Some(ended)) => {
+                    let ended = flatten(ended);
+                    if outcome.is_ok() {
+                        *outcome = ended;
+                    }
+                }
+                Ok(None) => return Ok(Vec::new()),
+                Err(_) if tokio::time::Instant::now() < deadline => {}
+                Err(_) => break,
+            }
+        }
+        let missing =
+            self.recorder.open().into_iter().map(|open| {
+                format!("client {} still waits for {} of {} us", open.client.0, open.what, open.invoked_us)
+            });
+        let missing = missing.collect();
+        clients.shutdown().await;
+        Ok(missing)
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::SeqCst)
     }
 
     /// The run's beginning on the clock of threads.
@@ -359,5 +414,7 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 const FINAL_FETCH_BYTES: u32 = 1 << 20;
 /// How often the end of the safety phase is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How often the liveness phase looks whether it is interrupted.
+const INTERRUPT_LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Real systems need longer than simulated ones until they serve again.
 const LIVENESS_MIN: Duration = Duration::from_secs(60);

@@ -8,14 +8,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use super::super::disk::{Answer, Command};
 use super::links::Links;
 use super::nodes::{Node, NodeError};
 use super::outages::{Leaders, Outage};
 use crate::history::Mark;
 use crate::plan::{Fault, FaultAction, LinkRule, Plan, Trigger};
+use crate::sim::disk::PowerLossSummary;
 
-/// Whether a real process and its links can be made to suffer this, or what is missing.
-pub fn is_offered(action: &FaultAction) -> bool {
+/// What the nodes' data lie on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disks {
+    /// The machine's own: no fault can strike them.
+    Own,
+    /// Disks that forget what is unsynced when their power is lost.
+    Forgetting,
+}
+
+/// Whether a real process, its links and its disk can be made to suffer this.
+pub fn is_offered(action: &FaultAction, disks: Disks) -> bool {
     match action {
         FaultAction::Kill { .. }
         | FaultAction::KillSet { .. }
@@ -25,11 +36,11 @@ pub fn is_offered(action: &FaultAction) -> bool {
         FaultAction::Link { only, .. } => only.is_none(),
         FaultAction::PowerLoss { .. }
         | FaultAction::PowerLossSet { .. }
-        | FaultAction::ClockSkew { .. }
         | FaultAction::DiskError { .. }
         | FaultAction::DiskFull { .. }
         | FaultAction::DiskSlow { .. }
-        | FaultAction::BitFlip { .. } => false,
+        | FaultAction::BitFlip { .. } => disks == Disks::Forgetting,
+        FaultAction::ClockSkew { .. } => false,
     }
 }
 
@@ -42,6 +53,8 @@ pub(super) struct Left {
     pub(super) missed: u64,
     /// Queues whose leader went away by a fault; how long each lasted is not known here.
     pub(super) outages: Vec<Outage>,
+    /// What power losses took from the disks, in order of time.
+    pub(super) power_losses: Vec<PowerLossSummary>,
 }
 
 pub(super) struct Nemesis {
@@ -70,6 +83,8 @@ enum Deed {
     Start(usize),
     Resume(usize),
     EndRule(u64),
+    EndDiskFull(usize, u32),
+    EndDiskSlow(usize, u32),
 }
 
 impl Nemesis {
@@ -120,6 +135,9 @@ impl Nemesis {
         self.links.end_rules();
         self.note_exits()?;
         for slot in &mut self.slots {
+            if let Some(disk) = slot.node.disk() {
+                disk.tell(&Command::Repair)?;
+            }
             if slot.is_paused {
                 slot.node.resume()?;
                 slot.is_paused = false;
@@ -140,6 +158,12 @@ impl Nemesis {
             match first.remove() {
                 Deed::Strike(fault) => self.strike(fault)?,
                 Deed::EndRule(rule) => self.links.end_rule(rule),
+                Deed::EndDiskFull(node, fault) => {
+                    self.tell_disk(node, &Command::Full { fault, is_active: false })?;
+                }
+                Deed::EndDiskSlow(node, fault) => {
+                    self.tell_disk(node, &Command::Slow { fault, delay_ms: 0 })?;
+                }
                 Deed::Start(node) => {
                     let slot = &mut self.slots[node];
                     if !slot.is_up {
@@ -177,7 +201,7 @@ impl Nemesis {
     }
 
     fn strike(&mut self, index: u32) -> Result<(), NodeError> {
-        let action = self.faults[index as usize].action.clone();
+        let Fault { action, salt, .. } = self.faults[index as usize].clone();
         let is_struck = match &action {
             FaultAction::Kill { node, restart_after_ms } => self.kill(*node, *restart_after_ms)?,
             FaultAction::Restart { node, restart_after_ms } => self.stop(*node, *restart_after_ms)?,
@@ -202,14 +226,17 @@ impl Nemesis {
                 }
                 true
             }
-            FaultAction::Link { only: Some(_), .. }
-            | FaultAction::PowerLoss { .. }
-            | FaultAction::PowerLossSet { .. }
-            | FaultAction::ClockSkew { .. }
-            | FaultAction::DiskError { .. }
+            FaultAction::PowerLoss { node, restart_after_ms } => {
+                self.cut_power(&[*node], *restart_after_ms, 0, salt)?
+            }
+            FaultAction::PowerLossSet { nodes, restart_after_ms, stagger_ms } => {
+                self.cut_power(nodes, *restart_after_ms, *stagger_ms, salt)?
+            }
+            FaultAction::DiskError { .. }
             | FaultAction::DiskFull { .. }
             | FaultAction::DiskSlow { .. }
-            | FaultAction::BitFlip { .. } => {
+            | FaultAction::BitFlip { .. } => self.strike_disk(index, &action, salt)?,
+            FaultAction::Link { only: Some(_), .. } | FaultAction::ClockSkew { .. } => {
                 unreachable!("faults that this world does not offer are taken from the plan before it runs")
             }
         };
@@ -245,6 +272,55 @@ impl Nemesis {
         (slot.is_up, slot.is_paused) = (false, false);
         self.plan_after(Duration::from_millis(restart_after_ms), Deed::Start(node as usize));
         Ok(true)
+    }
+
+    /// All processes end first, so that none sees another's disk without its power.
+    fn cut_power(&mut self, nodes: &[u32], restart_ms: u64, stagger_ms: u64, salt: u64) -> Result<bool, NodeError> {
+        let mut struck = Vec::new();
+        for (index, node) in nodes.iter().enumerate() {
+            if self.kill(*node, restart_ms + stagger_ms * index as u64)? {
+                struck.push(*node);
+            }
+        }
+        for node in &struck {
+            let salt = if nodes.len() == 1 { salt } else { salt.wrapping_add(u64::from(*node)) };
+            if let Some(Answer::Lost { summary, .. }) = self.tell_disk(*node as usize, &Command::PowerLoss { salt })? {
+                self.left.power_losses.push(summary);
+            }
+        }
+        Ok(!struck.is_empty())
+    }
+
+    fn strike_disk(&mut self, fault: u32, action: &FaultAction, salt: u64) -> Result<bool, NodeError> {
+        let Some(node) = action.nodes().first().map(|node| *node as usize) else { return Ok(false) };
+        let command = match action {
+            FaultAction::DiskError { operations, on, .. } => Command::Fail { on: *on, operations: *operations, salt },
+            FaultAction::DiskFull { duration_ms, .. } => {
+                self.plan_after(Duration::from_millis(*duration_ms), Deed::EndDiskFull(node, fault));
+                Command::Full { fault, is_active: true }
+            }
+            FaultAction::DiskSlow { delay_ms, duration_ms, .. } => {
+                self.plan_after(Duration::from_millis(*duration_ms), Deed::EndDiskSlow(node, fault));
+                Command::Slow { fault, delay_ms: *delay_ms }
+            }
+            FaultAction::BitFlip { .. } => Command::FlipBit { salt },
+            FaultAction::Kill { .. }
+            | FaultAction::KillSet { .. }
+            | FaultAction::PowerLoss { .. }
+            | FaultAction::PowerLossSet { .. }
+            | FaultAction::Restart { .. }
+            | FaultAction::Pause { .. }
+            | FaultAction::Partition { .. }
+            | FaultAction::ClockSkew { .. }
+            | FaultAction::Link { .. } => return Ok(false),
+        };
+        let answer = self.tell_disk(node, &command)?;
+        Ok(answer.is_some_and(|answer| answer != Answer::Flipped(None)))
+    }
+
+    /// The disk's answer; none where the node's disk is the machine's own.
+    fn tell_disk(&mut self, node: usize, command: &Command) -> Result<Option<Answer>, NodeError> {
+        Ok(self.slots[node].node.disk().map(|disk| disk.tell(command)).transpose()?)
     }
 
     /// A node that does not end in time is killed, and that is its failure.

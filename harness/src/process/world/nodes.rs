@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::super::disk::{DiskError, ForgettingDisk};
 use super::super::{BrokerProcess, ProcessError, ProcessOptions};
 use crate::systems::SystemError;
 
@@ -19,6 +20,9 @@ pub enum NodeError {
     /// A process of an external system.
     #[error(transparent)]
     System(#[from] SystemError),
+    /// The disk that a node's data lie on.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
     /// The node's address cannot be linked.
     #[error("{name} listens on {address:?}, which is not an address and a port; links need one")]
     NoAddress {
@@ -45,6 +49,58 @@ pub trait Node: Send {
     fn resume(&mut self) -> Result<(), NodeError>;
     /// How it ended by itself, if it has.
     fn exited(&mut self) -> Result<Option<String>, NodeError>;
+    /// The disk that its data lie on, where that can lose its power.
+    fn disk(&mut self) -> Option<&mut ForgettingDisk> {
+        None
+    }
+}
+
+/// A node whose data lie on a disk that forgets; the disk goes with it, after it.
+pub struct OnForgettingDisk {
+    // Dropped first, so that nothing uses the disk any more.
+    node: Box<dyn Node>,
+    disk: ForgettingDisk,
+}
+
+impl OnForgettingDisk {
+    /// The node, whose data folder is on the disk.
+    pub fn new(node: Box<dyn Node>, disk: ForgettingDisk) -> OnForgettingDisk {
+        OnForgettingDisk { node, disk }
+    }
+}
+
+impl Node for OnForgettingDisk {
+    fn address(&self) -> SocketAddr {
+        self.node.address()
+    }
+
+    fn start(&mut self) -> Result<(), NodeError> {
+        self.node.start()
+    }
+
+    fn kill(&mut self) -> Result<(), NodeError> {
+        self.node.kill()
+    }
+
+    fn stop(&mut self, timeout: Duration) -> Result<(), NodeError> {
+        self.node.stop(timeout)
+    }
+
+    fn pause(&mut self) -> Result<(), NodeError> {
+        self.node.pause()
+    }
+
+    fn resume(&mut self) -> Result<(), NodeError> {
+        self.node.resume()
+    }
+
+    fn exited(&mut self) -> Result<Option<String>, NodeError> {
+        self.node.exited()
+    }
+
+    fn disk(&mut self) -> Option<&mut ForgettingDisk> {
+        Some(&mut self.disk)
+    }
 }
 
 /// A node of the reference broker.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::sparse::Sparse;
 use crate::plan::draws::draw_at;
 
 /// Size of the unit that a power loss keeps or drops, in bytes.
@@ -13,8 +14,8 @@ type Sector = [u8; SECTOR_BYTES];
 
 /// A file's contents.
 #[derive(Debug, Default)]
-pub(super) struct Contents {
-    volatile: Vec<u8>,
+pub(crate) struct Contents {
+    volatile: Sparse,
     durable_length: u64,
     /// Sectors whose durable content may differ from the volatile; every other sector is the same in both.
     dirty: BTreeMap<u64, DirtySector>,
@@ -38,64 +39,64 @@ struct DirtySector {
 
 /// What a sync covers: the dirty sectors at the moment of its call.
 #[derive(Debug)]
-pub(super) struct Snapshot {
+pub(crate) struct Snapshot {
     sectors: Vec<(u64, Box<Sector>)>,
     length: u64,
     changes: u64,
 }
 
 impl Contents {
-    pub(super) fn length(&self) -> u64 {
-        self.volatile.len() as u64
+    pub(crate) fn length(&self) -> u64 {
+        self.volatile.length()
     }
 
-    pub(super) fn durable_length(&self) -> u64 {
+    pub(crate) fn durable_length(&self) -> u64 {
         self.durable_length
     }
 
-    pub(super) fn dirty_sectors(&self) -> usize {
+    /// Bytes that take room: not those of holes.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.volatile.held_bytes()
+    }
+
+    pub(crate) fn dirty_sectors(&self) -> usize {
         self.dirty.len()
     }
 
     /// The bytes at `offset`, fewer where the file ends before.
-    pub(super) fn read(&self, offset: u64, length: usize) -> &[u8] {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.volatile.len());
-        let end = start.saturating_add(length).min(self.volatile.len());
-        &self.volatile[start..end]
+    pub(crate) fn read(&self, offset: u64, length: usize) -> Vec<u8> {
+        let there = self.length().saturating_sub(offset).min(length as u64);
+        let mut bytes = vec![0; there as usize];
+        self.volatile.read_into(offset, &mut bytes);
+        bytes
     }
 
-    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, offset: u64, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
-        let start = offset as usize;
-        let end = start + bytes.len();
         self.changes += 1;
-        self.mark_dirty(start, end);
-        if end > self.volatile.len() {
-            self.volatile.resize(end, 0);
-        }
-        self.volatile[start..end].copy_from_slice(bytes);
+        self.mark_dirty(offset, offset + bytes.len() as u64);
+        self.volatile.write(offset, bytes);
     }
 
-    pub(super) fn set_length(&mut self, length: u64) {
-        let length = length as usize;
+    pub(crate) fn set_length(&mut self, length: u64) {
         self.changes += 1;
-        if length < self.volatile.len() {
-            self.mark_dirty(length, self.volatile.len());
+        if length < self.length() {
+            self.mark_dirty(length, self.length());
         }
-        self.volatile.resize(length, 0);
+        self.volatile.set_length(length);
     }
 
     /// What a sync that is called now will cover.
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         let unsynced = self.dirty.iter().filter(|(_, dirty)| !dirty.is_lost);
         let sectors = unsynced.map(|(index, _)| (*index, Box::new(self.sector(*index)))).collect();
         Snapshot { sectors, length: self.length(), changes: self.changes }
     }
 
     /// The sync has succeeded.
-    pub(super) fn commit(&mut self, snapshot: Snapshot) {
+    pub(crate) fn commit(&mut self, snapshot: Snapshot) {
         for (index, content) in snapshot.sectors {
             let Some(dirty) = self.dirty.get_mut(&index) else { continue };
             if dirty.synced > snapshot.changes {
@@ -115,7 +116,7 @@ impl Contents {
     }
 
     /// The sync has failed: pages not written since are clean, show the new bytes, and are not durable.
-    pub(super) fn fail(&mut self, snapshot: &Snapshot) {
+    pub(crate) fn fail(&mut self, snapshot: &Snapshot) {
         for (index, _) in &snapshot.sectors {
             if let Some(dirty) = self.dirty.get_mut(index) {
                 dirty.is_lost |= dirty.written <= snapshot.changes;
@@ -125,53 +126,54 @@ impl Contents {
 
     /// The power is lost: each unsynced sector is its old durable content or the new, by the salt and independently,
     /// and the length is any between the durable and the volatile. Returns how many volatile bytes are gone.
-    pub(super) fn power_loss(&mut self, salt: u64, file: u64) -> u64 {
-        let volatile_length = self.volatile.len();
-        let longest = volatile_length.max(self.durable_length as usize);
-        let before = std::mem::take(&mut self.volatile);
-        self.volatile = before.clone();
-        self.volatile.resize(longest, 0);
+    pub(crate) fn power_loss(&mut self, salt: u64, file: u64) -> u64 {
+        let volatile_length = self.length();
+        let longest = volatile_length.max(self.durable_length);
+        let length = length_after_loss(self.durable_length, volatile_length, salt, file);
         // How likely a sector survives is drawn per file, so that clean prefixes and heavy tearing both happen.
         let survival = [0, 1, 4, 7, 8][(draw_at(salt, "survival", file, 0) % 5) as usize];
+        let mut differing = 0;
+        self.volatile.set_length(longest);
         for (index, dirty) in std::mem::take(&mut self.dirty) {
             if !dirty.is_lost && draw_at(salt, "sector", file, index) % 8 < survival {
                 continue;
             }
-            let start = (index as usize * SECTOR_BYTES).min(longest);
-            let end = (start + SECTOR_BYTES).min(longest);
-            match dirty.durable {
-                Some(content) => self.volatile[start..end].copy_from_slice(&content[..end - start]),
-                None => self.volatile[start..end].fill(0),
+            let start = index * SECTOR_BYTES as u64;
+            let bytes = longest.saturating_sub(start).min(SECTOR_BYTES as u64) as usize;
+            let (before, old) = (self.sector(index), dirty.durable.map_or([0; SECTOR_BYTES], |content| *content));
+            if before != old {
+                self.volatile.write(start, &old[..bytes]);
             }
+            let seen = volatile_length.min(length).saturating_sub(start).min(bytes as u64) as usize;
+            differing += before[..seen].iter().zip(&old[..seen]).filter(|(before, old)| before != old).count();
         }
-        let length = length_after_loss(self.durable_length, volatile_length as u64, salt, file);
-        self.volatile.truncate(length as usize);
+        self.volatile.set_length(length);
         self.durable_length = length;
         self.committed = self.changes;
-        let differing = before.iter().zip(&self.volatile).filter(|(old, new)| old != new).count();
-        differing as u64 + (before.len() as u64).saturating_sub(length)
+        differing as u64 + volatile_length.saturating_sub(length)
     }
 
     /// Flips one bit of a byte that exists, in both states.
-    pub(super) fn flip(&mut self, offset: u64, bit: u8) {
-        let index = offset as usize;
-        assert!(index < self.volatile.len(), "bit flip at {offset} behind the end {}", self.volatile.len());
-        self.volatile[index] ^= 1 << bit;
-        let dirty = self.dirty.get_mut(&((index / SECTOR_BYTES) as u64));
+    pub(crate) fn flip(&mut self, offset: u64, bit: u8) {
+        assert!(offset < self.length(), "bit flip at {offset} behind the end {}", self.length());
+        let mut byte = [0];
+        self.volatile.read_into(offset, &mut byte);
+        self.volatile.write(offset, &[byte[0] ^ (1 << bit)]);
+        let dirty = self.dirty.get_mut(&(offset / SECTOR_BYTES as u64));
         if let Some(content) = dirty.and_then(|dirty| dirty.durable.as_mut()) {
-            content[index % SECTOR_BYTES] ^= 1 << bit;
+            content[(offset % SECTOR_BYTES as u64) as usize] ^= 1 << bit;
         }
     }
 
     /// Remembers the content of the sectors of `start..end` before they change.
-    fn mark_dirty(&mut self, start: usize, end: usize) {
-        for index in (start / SECTOR_BYTES) as u64..=((end - 1) / SECTOR_BYTES) as u64 {
+    fn mark_dirty(&mut self, start: u64, end: u64) {
+        for index in start / SECTOR_BYTES as u64..=(end - 1) / SECTOR_BYTES as u64 {
             if let Some(dirty) = self.dirty.get_mut(&index) {
                 dirty.written = self.changes;
                 dirty.is_lost = false;
                 continue;
             }
-            let has_content = (index as usize) * SECTOR_BYTES < self.volatile.len();
+            let has_content = index * (SECTOR_BYTES as u64) < self.length();
             let durable = has_content.then(|| Box::new(self.sector(index)));
             let dirty = DirtySector { durable, written: self.changes, synced: self.committed, is_lost: false };
             self.dirty.insert(index, dirty);
@@ -181,8 +183,7 @@ impl Contents {
     /// A sector's volatile content, zeros behind the end.
     fn sector(&self, index: u64) -> Sector {
         let mut sector = [0; SECTOR_BYTES];
-        let bytes = self.read(index * SECTOR_BYTES as u64, SECTOR_BYTES);
-        sector[..bytes.len()].copy_from_slice(bytes);
+        self.volatile.read_into(index * SECTOR_BYTES as u64, &mut sector);
         sector
     }
 }

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::SimDisk;
 use super::faults::Faults;
+use super::loss::{BitFlip, LossKind, PowerLossSummary, flip_bit, lose_power};
 use super::tree::Tree;
 use crate::plan::DiskOperation;
-use crate::plan::draws::{Draws, draw_at};
+use crate::plan::draws::Draws;
 use crate::sim::clock::SimTime;
 use crate::sim::counters::Counters;
 use crate::sim::trace::{Actor, Trace};
@@ -75,55 +76,6 @@ pub struct FileLoss {
     pub kind: LossKind,
 }
 
-/// How a file lost what reads showed before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LossKind {
-    /// Its name was not durable, so it vanished with all of its bytes.
-    Vanished {
-        /// Its length before.
-        length: u64,
-    },
-    /// Bytes that were not synced are gone, or older.
-    Bytes {
-        /// Its length before.
-        length: u64,
-        /// The length that was durable.
-        durable_length: u64,
-        /// Its length afterwards.
-        length_after: u64,
-        /// Bytes that differ or are gone.
-        bytes: u64,
-    },
-    /// A bit was flipped.
-    BitFlip {
-        /// Offset of the byte.
-        offset: u64,
-    },
-}
-
-/// What a power loss dropped from a drive.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PowerLossSummary {
-    /// Bytes that reads showed before and that are gone or older now.
-    pub bytes: u64,
-    /// Files with such bytes, files that vanished included.
-    pub files: u64,
-    /// Unsynced creations, renames and removals that did not survive.
-    pub entries: u64,
-}
-
-/// Where a bit was flipped.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BitFlip {
-    /// Path of the file.
-    pub path: String,
-    /// Offset of the byte.
-    pub offset: u64,
-    /// The bit, 0 for the least significant.
-    pub bit: u8,
-}
-
 impl Drive {
     /// An empty drive, attached to no process.
     pub fn new(options: DriveOptions) -> Drive {
@@ -160,32 +112,8 @@ impl Drive {
     pub fn power_loss(&self, salt: u64) -> PowerLossSummary {
         self.detach();
         let mut state = self.shared.state.borrow_mut();
-        let paths: BTreeMap<u64, String> =
-            state.tree.files().into_iter().map(|(path, inode)| (inode.id, path)).collect();
-        let lost = state.tree.power_loss(salt);
-        let mut summary = PowerLossSummary { entries: lost.changes, ..PowerLossSummary::default() };
-        for inode in lost.vanished {
-            let length = inode.contents.borrow().length();
-            summary.bytes += length;
-            summary.files += u64::from(length > 0);
-            let path = paths.get(&inode.id).cloned().unwrap_or_default();
-            state.losses.push(self.shared.loss(path, LossKind::Vanished { length }));
-        }
-        for (path, inode) in state.tree.files() {
-            let (length, durable_length) = {
-                let contents = inode.contents.borrow();
-                (contents.length(), contents.durable_length())
-            };
-            let bytes = inode.contents.borrow_mut().power_loss(salt, inode.id);
-            if bytes > 0 {
-                let length_after = inode.contents.borrow().length();
-                let kind = LossKind::Bytes { length, durable_length, length_after, bytes };
-                state.losses.push(self.shared.loss(path, kind));
-            }
-            inode.reserved.set(0);
-            summary.bytes += bytes;
-            summary.files += u64::from(bytes > 0);
-        }
+        let (summary, losses) = lose_power(&mut state.tree, salt);
+        state.losses.extend(losses.into_iter().map(|(path, kind)| self.shared.loss(path, kind)));
         state.count_used();
         drop(state);
         let numbers = [("bytes", summary.bytes), ("files", summary.files), ("entries", summary.entries)];
@@ -220,20 +148,12 @@ impl Drive {
 
     /// Flips one bit of one file that is not empty; `None` where there is none.
     pub fn flip_bit(&self, salt: u64) -> Option<BitFlip> {
-        let mut files = self.shared.state.borrow().tree.files();
-        files.retain(|(_, inode)| inode.contents.borrow().length() > 0);
-        if files.is_empty() {
-            return None;
-        }
-        let (path, inode) = &files[(draw_at(salt, "flip-file", 0, 0) % files.len() as u64) as usize];
-        let mut contents = inode.contents.borrow_mut();
-        let offset = draw_at(salt, "flip-offset", 0, 0) % contents.length();
-        let bit = (draw_at(salt, "flip-bit", 0, 0) % 8) as u8;
-        contents.flip(offset, bit);
-        self.shared.trace("disk-bit-flip", &[("file", inode.id), ("offset", offset), ("bit", u64::from(bit))]);
-        let loss = self.shared.loss(path.clone(), LossKind::BitFlip { offset });
+        let (flipped, file) = flip_bit(&self.shared.state.borrow().tree, salt)?;
+        let BitFlip { offset, bit, .. } = flipped;
+        self.shared.trace("disk-bit-flip", &[("file", file), ("offset", offset), ("bit", u64::from(bit))]);
+        let loss = self.shared.loss(flipped.path.clone(), LossKind::BitFlip { offset });
         self.shared.state.borrow_mut().losses.push(loss);
-        Some(BitFlip { path: path.clone(), offset, bit })
+        Some(flipped)
     }
 }
 

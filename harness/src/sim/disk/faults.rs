@@ -8,7 +8,7 @@ use crate::plan::DiskOperation;
 use crate::plan::draws::draw_at;
 
 #[derive(Debug, Default)]
-pub(super) struct Faults {
+pub(crate) struct Faults {
     failing: Vec<Failing>,
     full: BTreeSet<u32>,
     slow: BTreeMap<u32, Duration>,
@@ -22,12 +22,12 @@ struct Failing {
 }
 
 impl Faults {
-    pub(super) fn fail_operations(&mut self, on: DiskOperation, operations: u32, salt: u64) {
+    pub(crate) fn fail_operations(&mut self, on: DiskOperation, operations: u32, salt: u64) {
         self.failing.push(Failing { on, left: operations, salt });
     }
 
     /// Whether this operation fails; then a draw of its own, from the fault's salt.
-    pub(super) fn take_failure(&mut self, on: DiskOperation) -> Option<u64> {
+    pub(crate) fn take_failure(&mut self, on: DiskOperation) -> Option<u64> {
         let failing = self.failing.iter_mut().find(|failing| failing.on == on && failing.left > 0)?;
         failing.left -= 1;
         let drawn = draw_at(failing.salt, "failure", 0, u64::from(failing.left));
@@ -35,7 +35,7 @@ impl Faults {
         Some(drawn)
     }
 
-    pub(super) fn set_full(&mut self, fault: u32, is_active: bool) {
+    pub(crate) fn set_full(&mut self, fault: u32, is_active: bool) {
         if is_active {
             self.full.insert(fault);
         } else {
@@ -43,11 +43,11 @@ impl Faults {
         }
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         !self.full.is_empty()
     }
 
-    pub(super) fn set_slow(&mut self, fault: u32, delay: Option<Duration>) {
+    pub(crate) fn set_slow(&mut self, fault: u32, delay: Option<Duration>) {
         match delay {
             Some(delay) => self.slow.insert(fault, delay),
             None => self.slow.remove(&fault),
@@ -55,7 +55,7 @@ impl Faults {
     }
 
     /// What active faults add to a sync.
-    pub(super) fn slowness(&self) -> Duration {
+    pub(crate) fn slowness(&self) -> Duration {
         self.slow.values().sum()
     }
 }

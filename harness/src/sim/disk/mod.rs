@@ -4,12 +4,14 @@
 //! Departures from Linux: a sync of a file does not make its name durable, and unsynced changes may survive in any
 //! order. A view that was cut off fails inline calls and never ends asynchronous ones, both without effect.
 
-mod contents;
+pub(crate) mod contents;
 mod drive;
-mod faults;
+pub(crate) mod faults;
+pub(crate) mod loss;
+mod sparse;
 #[cfg(test)]
 mod tests;
-mod tree;
+pub(crate) mod tree;
 
 use std::future::Future;
 use std::io;
@@ -21,8 +23,9 @@ use rustix::io::Errno;
 use xxhash_rust::xxh3::Xxh3;
 
 pub use self::contents::SECTOR_BYTES;
-pub use self::drive::{BitFlip, Drive, DriveOptions, FileLoss, LossKind, PowerLossSummary};
+pub use self::drive::{Drive, DriveOptions, FileLoss};
 use self::drive::{Shared, State};
+pub use self::loss::{BitFlip, LossKind, PowerLossSummary};
 use self::tree::{Entry, Inode, Place};
 use crate::plan::DiskOperation;
 
@@ -120,7 +123,7 @@ impl SimDisk {
         if self.take_failure(DiskOperation::Read, "disk-read-error").is_some() {
             return Err(Errno::IO.into());
         }
-        Ok(Bytes::copy_from_slice(file.inode.contents.borrow().read(offset, length)))
+        Ok(file.inode.contents.borrow().read(offset, length).into())
     }
 
     /// Writes all parts, one behind the other, at `offset`. After an error any prefix may have been written.

@@ -11,23 +11,23 @@ use crate::plan::draws::draw_at;
 
 /// A file, whatever its names are.
 #[derive(Debug)]
-pub(super) struct Inode {
+pub(crate) struct Inode {
     /// Number of the file, unique on the drive.
-    pub(super) id: u64,
-    pub(super) contents: RefCell<Contents>,
+    pub(crate) id: u64,
+    pub(crate) contents: RefCell<Contents>,
     /// Bytes reserved by preallocation.
-    pub(super) reserved: std::cell::Cell<u64>,
+    pub(crate) reserved: std::cell::Cell<u64>,
 }
 
 impl Inode {
     /// Room that the file takes, in bytes.
-    pub(super) fn room(&self) -> u64 {
+    pub(crate) fn room(&self) -> u64 {
         self.contents.borrow().length().max(self.reserved.get())
     }
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Entry {
+pub(crate) enum Entry {
     File(Rc<Inode>),
     Directory,
 }
@@ -50,36 +50,36 @@ enum ChangeKind {
 
 /// A directory and a name in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) directory: String,
-    pub(super) name: String,
+pub(crate) struct Place {
+    pub(crate) directory: String,
+    pub(crate) name: String,
 }
 
 impl Place {
     /// Splits a path at its last `/`.
-    pub(super) fn of(path: &str) -> Place {
+    pub(crate) fn of(path: &str) -> Place {
         match path.rsplit_once('/') {
             Some((directory, name)) => Place { directory: directory.to_string(), name: name.to_string() },
             None => Place { directory: String::new(), name: path.to_string() },
         }
     }
 
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         if self.directory.is_empty() { self.name.clone() } else { format!("{}/{}", self.directory, self.name) }
     }
 }
 
 /// What a power loss took from the names.
 #[derive(Debug, Default)]
-pub(super) struct NamesLost {
+pub(crate) struct NamesLost {
     /// Unsynced changes that did not survive.
-    pub(super) changes: u64,
+    pub(crate) changes: u64,
     /// Files that had a name before and have none now.
-    pub(super) vanished: Vec<Rc<Inode>>,
+    pub(crate) vanished: Vec<Rc<Inode>>,
 }
 
 #[derive(Debug)]
-pub(super) struct Tree {
+pub(crate) struct Tree {
     volatile: Names,
     durable: Names,
     unsynced: Vec<Change>,
@@ -88,26 +88,26 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    pub(super) fn new() -> Tree {
+    pub(crate) fn new() -> Tree {
         let root = Names::from([(String::new(), BTreeMap::new())]);
         Tree { volatile: root.clone(), durable: root, unsynced: Vec::new(), changes: 0, inodes: 0 }
     }
 
-    pub(super) fn has_directory(&self, directory: &str) -> bool {
+    pub(crate) fn has_directory(&self, directory: &str) -> bool {
         self.volatile.contains_key(directory)
     }
 
     /// Names in a directory, sorted; `None` where there is no such directory.
-    pub(super) fn list(&self, directory: &str) -> Option<Vec<String>> {
+    pub(crate) fn list(&self, directory: &str) -> Option<Vec<String>> {
         Some(self.volatile.get(directory)?.keys().cloned().collect())
     }
 
-    pub(super) fn entry(&self, at: &Place) -> Option<&Entry> {
+    pub(crate) fn entry(&self, at: &Place) -> Option<&Entry> {
         self.volatile.get(&at.directory)?.get(&at.name)
     }
 
     /// Every file with a name, with its path, by path.
-    pub(super) fn files(&self) -> Vec<(String, Rc<Inode>)> {
+    pub(crate) fn files(&self) -> Vec<(String, Rc<Inode>)> {
         let mut files = Vec::new();
         for (directory, names) in &self.volatile {
             for (name, entry) in names {
@@ -120,27 +120,57 @@ impl Tree {
         files
     }
 
-    pub(super) fn create_file(&mut self, at: Place) -> Rc<Inode> {
+    pub(crate) fn create_file(&mut self, at: Place) -> Rc<Inode> {
         self.inodes += 1;
         let inode = Rc::new(Inode { id: self.inodes, contents: RefCell::default(), reserved: std::cell::Cell::new(0) });
         self.change(ChangeKind::Link { at, entry: Entry::File(inode.clone()) });
         inode
     }
 
-    pub(super) fn create_directory(&mut self, at: Place) {
+    pub(crate) fn create_directory(&mut self, at: Place) {
         self.change(ChangeKind::Link { at, entry: Entry::Directory });
     }
 
-    pub(super) fn rename(&mut self, from: Place, to: Place, entry: Entry) {
+    pub(crate) fn rename(&mut self, from: Place, to: Place, entry: Entry) {
         self.change(ChangeKind::Rename { from, to, entry });
     }
 
-    pub(super) fn remove(&mut self, at: Place) {
+    /// Renames a directory with all that is in it. Unlike every other change of names this is durable at once, and so
+    /// are the unsynced changes below it: a drive that forgets it as a whole is among the states that a power loss
+    /// leaves no more, so that the names of what is below stay one path each.
+    pub(crate) fn rename_directory(&mut self, from: &Place, to: &Place) {
+        let (old, new) = (from.path(), to.path());
+        let is_within = |path: &str| path == old || path.strip_prefix(&old).is_some_and(|rest| rest.starts_with('/'));
+        let within: Vec<String> = self.volatile.keys().filter(|path| is_within(path)).cloned().collect();
+        for directory in within.iter().map(String::as_str).chain([&*from.directory, &*to.directory]) {
+            self.sync_directory(directory);
+        }
+        for names in [&mut self.volatile, &mut self.durable] {
+            for path in &within {
+                if let Some(entries) = names.remove(path) {
+                    names.insert(format!("{new}{}", &path[old.len()..]), entries);
+                }
+            }
+            if let Some(entries) = names.get_mut(&from.directory) {
+                entries.remove(&from.name);
+            }
+            insert(names, to, &Entry::Directory);
+        }
+    }
+
+    /// Makes every name durable.
+    pub(crate) fn sync_all(&mut self) {
+        for change in std::mem::take(&mut self.unsynced) {
+            apply(&mut self.durable, &change.kind);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, at: Place) {
         self.change(ChangeKind::Unlink { at });
     }
 
     /// Makes every change that touches the directory durable, in order.
-    pub(super) fn sync_directory(&mut self, directory: &str) {
+    pub(crate) fn sync_directory(&mut self, directory: &str) {
         let unsynced = std::mem::take(&mut self.unsynced);
         for change in unsynced {
             if change.kind.touches(directory) {
@@ -152,7 +182,7 @@ impl Tree {
     }
 
     /// Each unsynced change survives or not, by the salt and independently.
-    pub(super) fn power_loss(&mut self, salt: u64) -> NamesLost {
+    pub(crate) fn power_loss(&mut self, salt: u64) -> NamesLost {
         let before = self.files();
         let mut lost = NamesLost::default();
         let survival = [0, 1, 4, 7, 8][(draw_at(salt, "survival", 0, 0) % 5) as usize];
