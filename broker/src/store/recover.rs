@@ -172,7 +172,9 @@ impl<D: Disk> Recovery<'_, D> {
         }
         self.segments.sort_by_key(|s| s.base);
         for segment in &mut self.segments {
-            let whole = |head: &IndexHead| segment.length > 0 && head.end.0 - head.base.0 == segment.length;
+            // Nothing but what compaction left of others is sealed while it is empty; earlier versions did so after a cut.
+            let may_be = |head: &IndexHead| segment.length > 0 || head.cleaned.is_some();
+            let whole = |head: &IndexHead| may_be(head) && head.end.0 - head.base.0 == segment.length;
             if indexes.get(&segment.base).is_some_and(|(head, _)| whole(head)) {
                 segment.index = indexes.remove(&segment.base);
                 segment.cleaned = segment.index.as_ref().and_then(|(head, _)| head.cleaned);
