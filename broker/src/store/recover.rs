@@ -199,6 +199,11 @@ impl<D: Disk> Recovery<'_, D> {
                 continue;
             }
             let is_replaced = |other: Position| other != base && other >= range.from && other < range.to;
+            if self.segments.iter().any(|segment| is_replaced(segment.base)) {
+                // A process that was killed may not have synced the new segment's name: what it replaces goes after that.
+                let directory = log_directory(self.log);
+                self.disk.sync_directory(&directory).map_err(at_path("syncing", &directory))?;
+            }
             for segment in self.segments.iter().filter(|segment| is_replaced(segment.base)) {
                 self.remove_quietly(&segment_path(self.log, segment.base))?;
                 self.remove_quietly(&index_path(self.log, segment.base))?;
