@@ -266,9 +266,14 @@ impl<D: Disk> Recovery<'_, D> {
         }
     }
 
-    /// Whether nothing is in a segment on which others follow: only compaction leaves such.
+    /// Whether compaction left nothing in a segment on which others follow. Such a segment begins one byte behind where the
+    /// one before ended; one that a power loss emptied begins right there.
     fn is_emptied(&self, number: usize) -> bool {
-        self.segments[number].length == 0 && number + 1 < self.segments.len()
+        let before = number.checked_sub(1).map(|before| &self.segments[before]);
+        let reached = before.map(|before| before.cleaned.map_or(before.base.plus(before.length), |range| range.to));
+        let segment = &self.segments[number];
+        let is_shifted = reached.map_or(segment.base > Position(0), |reached| segment.base == reached.plus(1));
+        segment.length == 0 && number + 1 < self.segments.len() && is_shifted
     }
 
     /// Whether the frames of a segment without index say that compaction wrote it.

@@ -314,7 +314,7 @@ fn topics_are_changed_and_described_and_survive_snapshots() {
     assert_eq!(value("retention.ms"), ("5000".to_owned(), 1));
     assert_eq!(value("mqassay.layout"), ("partitioned".to_owned(), 1));
     assert_eq!(value("mqassay.flush"), ("ack".to_owned(), 5));
-    assert_eq!(configs.len(), 11);
+    assert_eq!(configs.len(), 13);
 }
 
 #[test]
