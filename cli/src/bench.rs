@@ -7,8 +7,8 @@ use mqassay_benches::consumers::cluster;
 use mqassay_benches::plan::LoadPlan;
 use mqassay_benches::{BenchError, SystemTarget, prepare};
 use mqassay_harness::measure::result::{BenchResult, least_part};
+use mqassay_harness::process::signals::on_first_signal;
 use mqassay_reports::ReportInput;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::{percent, setting, settings};
 use crate::baseline;
@@ -128,25 +128,11 @@ fn measure_with(plan: &LoadPlan, systems: &[String], cluster: Option<SystemTarge
 /// Sees to it that an interrupt (Ctrl-C) or SIGTERM ends the brokers that were started for a measurement as well: a signal
 /// ends a process without dropping its values.
 pub(crate) fn end_brokers_on_signal() -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let (mut interrupt, mut terminate) = {
-        let _entered = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
-    };
-    let wait = move || {
-        let number = runtime.block_on(async {
-            tokio::select! {
-                biased;
-                _ = interrupt.recv() => SignalKind::interrupt(),
-                _ = terminate.recv() => SignalKind::terminate(),
-            }
-        });
+    on_first_signal(|number| {
         prepare::end_all_started();
         cluster::end_all_started();
-        std::process::exit(128 + number.as_raw_value());
-    };
-    std::thread::Builder::new().name("signals".to_owned()).spawn(wait)?;
-    Ok(())
+        std::process::exit(128 + number);
+    })
 }
 
 fn failure(error: BenchError) -> Failure {

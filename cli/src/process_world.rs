@@ -15,9 +15,9 @@ use mqassay_harness::check;
 use mqassay_harness::plan::{Fault, FaultAction, Plan};
 use mqassay_harness::process::ProcessOptions;
 use mqassay_harness::process::disk::{self, ForgettingDisk};
+use mqassay_harness::process::signals::on_first_signal;
 use mqassay_harness::process::world::{Disks, Node, OnForgettingDisk, Outage, ProcessWorld, Ran, ReferenceNode};
 use mqassay_scenarios::campaign::{self, Keep, Options, fingerprint};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::{Exit, Failure};
 use crate::junit;
@@ -182,7 +182,8 @@ impl Ground {
                 eprintln!("mqassay: unmounted {}, which an earlier run left", folder.display());
             }
         }
-        listen_to_signals(interrupted.clone()).map_err(Failure::undone)?;
+        let flag = interrupted.clone();
+        on_first_signal(move |_| flag.store(true, Ordering::SeqCst)).map_err(Failure::undone)?;
         Ok(Ground { disks, program, interrupted })
     }
 
@@ -195,24 +196,6 @@ impl Ground {
             }
         }
     }
-}
-
-fn listen_to_signals(interrupted: Arc<AtomicBool>) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let entered = runtime.enter();
-    let (mut terminated, mut asked) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    drop(entered);
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                biased;
-                _ = terminated.recv() => {}
-                _ = asked.recv() => {}
-            }
-        });
-        interrupted.store(true, Ordering::SeqCst);
-    });
-    Ok(())
 }
 
 /// A node on its disk, if it has one of its own.

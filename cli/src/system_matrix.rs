@@ -19,6 +19,7 @@ use crate::exit::{Exit, Failure};
 use crate::process_world::{Stand, SystemName, judged};
 use crate::progress::tell;
 use crate::results::json_line;
+use crate::scenarios::{CellLine, cell_line};
 
 /// Arguments of `mqassay systems matrix`.
 #[derive(Debug, clap::Args)]
@@ -49,21 +50,12 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// A cell for programs.
+/// A cell for programs, with what real systems add to it.
 #[derive(Debug, Serialize)]
-struct CellLine<'a> {
+struct SystemCellLine<'a> {
     system: &'a str,
-    acks: &'a str,
-    min_insync: u32,
-    flush: &'a str,
-    unclean: bool,
-    failover: bool,
-    faults: &'a str,
-    runs: u64,
-    /// Runs that lost an acknowledged record.
-    lost: u64,
-    allowed: bool,
-    invalid: u64,
+    #[serde(flatten)]
+    cell: CellLine<'a>,
     counts: Counts,
     recovery: RecoveryTimes,
     plans: Vec<String>,
@@ -170,24 +162,14 @@ fn fill(arguments: &Arguments, stand: &mut Stand, row: &Durability, column: &Col
     Ok(exit)
 }
 
-fn line<'a>(system: &'a str, cell: &Cell, counts: Counts, recovery: RecoveryTimes, plans: Vec<String>) -> CellLine<'a> {
-    let Durability { acks, min_insync, flush, unclean, failover } = cell.durability;
-    CellLine {
-        system,
-        acks: loss_matrix::acks_name(acks),
-        min_insync,
-        flush: loss_matrix::flush_name(flush),
-        unclean,
-        failover,
-        faults: cell.faults,
-        runs: cell.runs,
-        lost: cell.lost,
-        allowed: cell.is_allowed,
-        invalid: cell.invalid,
-        counts,
-        recovery,
-        plans,
-    }
+fn line<'a>(
+    system: &'a str,
+    cell: &'a Cell,
+    counts: Counts,
+    recovery: RecoveryTimes,
+    plans: Vec<String>,
+) -> SystemCellLine<'a> {
+    SystemCellLine { system, cell: cell_line(cell), counts, recovery, plans }
 }
 
 /// Records that were acknowledged.

@@ -113,17 +113,7 @@ impl Session<'_> {
         ];
         for (part, ratio, needs) in parts {
             let (target, part) = (self.plan.name.clone(), format!("{name}, {what}: {part}"));
-            let met = ratio >= needs;
-            self.result.targets.push(TargetPart {
-                target,
-                part,
-                ratio,
-                low: ratio,
-                high: ratio,
-                needs,
-                at_most: None,
-                met,
-            });
+            self.result.targets.push(TargetPart::exact(target, part, ratio, needs));
         }
         // A broker that has stopped answering cannot be measured any further.
         let deleted = TopicAdmin::connect(&target.bootstrap).and_then(|mut admin| admin.delete(&lanes));

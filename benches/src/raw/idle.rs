@@ -105,18 +105,7 @@ impl Session<'_> {
             ),
         ];
         for (part, ratio) in parts {
-            let (target, needs) = (self.plan.name.to_uppercase(), 1.0);
-            let met = ratio >= needs;
-            self.result.targets.push(TargetPart {
-                target,
-                part,
-                ratio,
-                low: ratio,
-                high: ratio,
-                needs,
-                at_most: None,
-                met,
-            });
+            self.result.targets.push(TargetPart::exact(self.plan.name.to_uppercase(), part, ratio, 1.0));
         }
     }
 }

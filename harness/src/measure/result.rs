@@ -104,6 +104,12 @@ pub struct TargetPart {
 }
 
 impl TargetPart {
+    /// A part whose ratio is one figure without an interval, for example a count.
+    pub fn exact(target: String, part: String, ratio: f64, needs: f64) -> TargetPart {
+        let met = TargetPart::is_met_by(ratio, ratio, needs, None);
+        TargetPart { target, part, ratio, low: ratio, high: ratio, needs, at_most: None, met }
+    }
+
     /// Whether an interval lies within what is needed.
     pub fn is_met_by(low: f64, high: f64, needs: f64, at_most: Option<f64>) -> bool {
         low >= needs && at_most.is_none_or(|at_most| high <= at_most)

@@ -6,6 +6,7 @@
 
 pub mod accounting;
 pub mod disk;
+pub mod signals;
 pub mod world;
 
 use std::collections::VecDeque;

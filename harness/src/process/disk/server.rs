@@ -9,11 +9,11 @@ use std::time::Duration;
 use fuser::{BackgroundSession, INodeNo};
 use rustix::mount::{UnmountFlags, unmount};
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::mount::source_name;
 use super::session::{self, Owner};
 use super::{Answer, Command};
+use crate::process::signals::on_first_signal;
 
 /// Why a disk could not be served.
 #[derive(Debug, Error)]
@@ -49,7 +49,9 @@ pub fn serve(
     let owner = Owner::start(capacity_bytes);
     let mut server = Server { owner, folder: folder.to_owned(), source: source_name(), session: None, output };
     let (events, to_do) = mpsc::channel();
-    listen_to_signals(events.clone())?;
+    let asked = events.clone();
+    // The server may have ended by itself; then nobody hears.
+    on_first_signal(move |_| drop(asked.send(Event::End)))?;
     server.mount()?;
     read_lines(input, events);
     let served = server.answer(&Answer::Mounted).map_err(ServeError::from).and_then(|()| {
@@ -165,23 +167,4 @@ fn read_lines(input: impl BufRead + Send + 'static, events: Sender<Event>) {
         }
         let _ = events.send(Event::End);
     });
-}
-
-fn listen_to_signals(events: Sender<Event>) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let entered = runtime.enter();
-    let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    drop(entered);
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                biased;
-                _ = terminated.recv() => {}
-                _ = interrupted.recv() => {}
-            }
-        });
-        // The server may have ended by itself.
-        let _ = events.send(Event::End);
-    });
-    Ok(())
 }
