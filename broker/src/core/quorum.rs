@@ -289,10 +289,13 @@ impl Core {
     }
 
     /// Writes down that the process ends cleanly; everything else must be synced. Whether there was something to do.
+    /// A process that never registered leaves that out where it found traces of an unclean end: nobody has heard of
+    /// them yet, and the next process is to tell them.
     pub fn end_cleanly(&mut self, now: Now, effects: &mut Effects) -> bool {
+        let is_told = self.quorum.found == DataFound::Clean || self.broker_epoch().is_some();
         let log = self.logs.get_mut(&LogId::METADATA).expect("the metadata log lives as long as the core");
         let term = self.quorum.raft.term();
-        if self.quorum.is_end_clean || !self.quorum.is_idle() {
+        if self.quorum.is_end_clean || !self.quorum.is_idle() || !is_told {
             return false;
         }
         self.quorum.is_end_clean = true;

@@ -176,20 +176,50 @@ async fn check_format<D: Disk>(disk: &D) -> Result<(), OpenError> {
             if used {
                 return Err(OpenError::FormatUnreadable);
             }
-            let text = Bytes::from(format!("{FORMAT_WORD} {FORMAT_VERSION}\n"));
-            return write_file(disk, Some(ROOT), FORMAT, &[text]).await;
+            return write_format(disk).await;
         }
         Err(error) => return Err(at_path("opening", FORMAT)(error)),
     };
-    let version = std::str::from_utf8(&bytes)
-        .ok()
-        .and_then(|text| text.strip_suffix('\n')?.strip_prefix(FORMAT_WORD)?.strip_prefix(' ')?.parse::<u32>().ok());
+    let version = match format_version(&bytes) {
+        Some(version) => Some(version),
+        None => outvoted(&bytes).and_then(|line| format_version(&line)),
+    };
     match version {
-        Some(FORMAT_VERSION) => Ok(()),
+        Some(FORMAT_VERSION) => {
+            if bytes != format_text() {
+                tracing::warn!("{FORMAT} has rotten bytes, which its copies outvote; it is written anew");
+                // A folder that cannot be written to is read as well; the next start tries again.
+                let _ = write_format(disk).await;
+            }
+            Ok(())
+        }
         Some(found) if found > FORMAT_VERSION => Err(OpenError::NewerFormat { found, supported: FORMAT_VERSION }),
         Some(found) => Err(OpenError::OlderFormat { found, supported: FORMAT_VERSION }),
         None => Err(OpenError::FormatUnreadable),
     }
+}
+
+async fn write_format<D: Disk>(disk: &D) -> Result<(), OpenError> {
+    write_file(disk, Some(ROOT), FORMAT, &[format_text()]).await
+}
+
+/// The format line, three times over: without it a folder is of no use, and so a flipped bit is outvoted.
+fn format_text() -> Bytes {
+    Bytes::from(format!("{FORMAT_WORD} {FORMAT_VERSION}\n").repeat(3))
+}
+
+/// What at least two of three equal parts say, bit by bit.
+fn outvoted(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (first, rest) = bytes.split_at(bytes.len() / 3);
+    let (second, third) = rest.split_at(first.len());
+    let agreed = |((a, b), c): ((&u8, &u8), &u8)| (a & b) | (b & c) | (a & c);
+    (third.len() == first.len()).then(|| first.iter().zip(second).zip(third).map(agreed).collect())
+}
+
+/// The version of one line alone.
+fn format_version(line: &[u8]) -> Option<u32> {
+    let text = std::str::from_utf8(line).ok()?;
+    text.strip_suffix('\n')?.strip_prefix(FORMAT_WORD)?.strip_prefix(' ')?.parse().ok()
 }
 
 /// All batches of the metadata log.

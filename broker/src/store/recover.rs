@@ -29,9 +29,21 @@ pub(super) async fn recover_log<D: Disk, O: Observer>(
     log: LogId,
     mutant: Option<Mutant>,
 ) -> Result<Recovered, OpenError> {
-    let mut recovery =
-        Recovery { disk, log, mutant, segments: Vec::new(), seals: Vec::new(), cut: None, named: None, lost: None };
+    let mut recovery = Recovery {
+        disk,
+        log,
+        mutant,
+        segments: Vec::new(),
+        has_indexes: false,
+        seals: Vec::new(),
+        cut: None,
+        named: None,
+        lost: None,
+    };
     let Some(replay) = recovery.scan()? else {
+        if recovery.drop_unsynced()? {
+            observer.event(points::TORN_TAIL_CUT, 1);
+        }
         return Ok(Recovered::empty(log));
     };
     observer.point(points::RECOVERY_SCANNED);
@@ -57,6 +69,8 @@ struct Recovery<'a, D: Disk> {
     mutant: Option<Mutant>,
     /// Oldest first.
     segments: Vec<SegmentFile<D>>,
+    /// Whether there are index files, valid or not.
+    has_indexes: bool,
     /// Indexes to be written: segments that are complete and have none.
     seals: Vec<(Position, Bytes)>,
     /// Where a torn tail is to be cut: the segment's place in `segments`, and the position.
@@ -90,7 +104,7 @@ enum Judgement {
 }
 
 impl<D: Disk> Recovery<'_, D> {
-    /// Reads everything and changes nothing but leftovers; none where there is no segment and no index.
+    /// Reads everything and changes nothing but leftovers; none where there is nothing that was ever synced.
     fn scan(&mut self) -> Result<Option<Replay>, OpenError> {
         let Some(carrier) = self.open_files()? else {
             return Ok(None);
@@ -103,6 +117,7 @@ impl<D: Disk> Recovery<'_, D> {
                 replay.load_index(head, queues, false);
             }
             Some(_) => replay.lack_history(),
+            None if begins_mid_log && self.was_never_synced() => return Ok(None),
             None if begins_mid_log && self.segments[0].index.is_none() && !self.is_scanned_cleaned(0) => {
                 replay.lack_history();
             }
@@ -164,6 +179,7 @@ impl<D: Disk> Recovery<'_, D> {
                 let length = self.disk.length(&file).map_err(at_path("measuring", &path))?;
                 self.segments.push(SegmentFile { base, length, file, index: None, cleaned: None });
             } else if let Some(base) = layout::index_base(name) {
+                self.has_indexes = true;
                 let bytes = super::read_file(self.disk, &path)?;
                 if let Some(index) = decode_index(&bytes).filter(|(head, _)| head.base == base) {
                     indexes.insert(base, index);
@@ -368,7 +384,7 @@ impl<D: Disk> Recovery<'_, D> {
         let named = match self.named {
             Some(named) => named,
             None => {
-                let named = self.newest_synced_behind(replay, number, at);
+                let named = self.newest_synced_from(replay, number, at + 1);
                 self.named = Some(named);
                 named
             }
@@ -376,7 +392,7 @@ impl<D: Disk> Recovery<'_, D> {
         if named > bad { Judgement::Corrupt } else { Judgement::Torn }
     }
 
-    fn newest_synced_behind(&self, replay: &Replay, number: usize, at: u64) -> Position {
+    fn newest_synced_from(&self, replay: &Replay, number: usize, at: u64) -> Position {
         let mut newest = replay.synced_known.max(self.lost.unwrap_or_default());
         for (index, segment) in self.segments.iter().enumerate().skip(number) {
             if let (true, Some((head, _))) = (index > number, &segment.index) {
@@ -384,7 +400,7 @@ impl<D: Disk> Recovery<'_, D> {
                 continue;
             }
             let mut reader = self.reader(segment);
-            let mut from = if index == number { at + 1 } else { 0 };
+            let mut from = if index == number { at } else { 0 };
             while let Ok(Some(next)) = reader.find(from) {
                 let frame = match reader.check(next) {
                     Ok(Found::Mark(frame) | Found::Batch(frame, _) | Found::BadBatch(frame)) => frame,
@@ -397,6 +413,26 @@ impl<D: Disk> Recovery<'_, D> {
             }
         }
         newest
+    }
+
+    /// Whether a log whose first segment is missing is all tail: its directory was never synced, and a power loss took
+    /// the name of one segment and left that of the next.
+    fn was_never_synced(&self) -> bool {
+        let from_the_start = Replay::new(self.log, self.mutant, Position(0));
+        !self.has_indexes && self.newest_synced_from(&from_the_start, 0, 0) == Position(0)
+    }
+
+    /// Removes the segments of a log of which nothing was ever synced; whether there were any.
+    fn drop_unsynced(&mut self) -> Result<bool, OpenError> {
+        let dropped = std::mem::take(&mut self.segments);
+        for segment in dropped.iter().rev() {
+            self.remove_quietly(&segment_path(self.log, segment.base))?;
+        }
+        if !dropped.is_empty() {
+            let directory = log_directory(self.log);
+            self.disk.sync_directory(&directory).map_err(at_path("syncing", &directory))?;
+        }
+        Ok(!dropped.is_empty())
     }
 
     fn verifies(&self) -> bool {

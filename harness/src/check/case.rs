@@ -19,6 +19,19 @@ struct Strike<'a> {
     nodes: &'a [u32],
 }
 
+/// Nodes that were struck; a strike that names none counts as one of its own.
+fn nodes_struck<'a>(strikes: impl Iterator<Item = &'a Strike<'a>>) -> usize {
+    let (mut nodes, mut unnamed) = (BTreeSet::<u32>::new(), 0);
+    for strike in strikes {
+        nodes.extend(strike.nodes);
+        unnamed += usize::from(strike.nodes.is_empty());
+    }
+    nodes.len() + unnamed
+}
+
+/// Within how long of a power loss an unclean end counts as one of the same stretch: nobody is back in sync before.
+const UNCLEAN_STRETCH_US: u64 = 3_000_000;
+
 /// Everything that a checker may look at.
 pub(super) struct Case<'a> {
     pub(super) history: &'a History,
@@ -96,16 +109,20 @@ impl<'a> Case<'a> {
         self.strikes.iter().filter(move |strike| (from_us..=to_us).contains(&strike.at_us))
     }
 
-    /// Whether power losses within the time may have hit every copy that had to be in sync: as many nodes as that.
+    /// Whether every copy that had to be in sync may have lost what was not synced: as many nodes lost their power within
+    /// the time, or one did and all copies ended uncleanly around then. A broker cannot tell a killed process from one
+    /// whose power was lost: nobody of them is known to hold more, and who led last leads with what is left (KIP-966).
     fn has_lost_copies(&self, topic: &TopicContext, from_us: u64, to_us: u64) -> bool {
-        let losses = self.strikes_within(from_us, to_us).filter(|strike| strike.class == "power-loss");
-        let (mut nodes, mut unnamed) = (BTreeSet::<u32>::new(), 0usize);
-        for loss in losses {
-            nodes.extend(loss.nodes);
-            unnamed += usize::from(loss.nodes.is_empty());
-        }
-        let copies = topic.min_insync_replicas.min(self.replication(topic)).max(1);
-        nodes.len() + unnamed >= copies as usize
+        let copies = self.replication(topic);
+        let needed = topic.min_insync_replicas.min(copies).max(1);
+        let is_loss = |strike: &&Strike| strike.class == "power-loss";
+        let losses = || self.strikes_within(from_us, to_us).filter(is_loss);
+        let is_stretch = |loss: &Strike| {
+            let around = loss.at_us.saturating_sub(UNCLEAN_STRETCH_US)..=loss.at_us.saturating_add(UNCLEAN_STRETCH_US);
+            let ends = self.strikes.iter().filter(|strike| is_loss(strike) || strike.class == "kill");
+            nodes_struck(ends.filter(|strike| around.contains(&strike.at_us))) >= copies as usize
+        };
+        nodes_struck(losses()) >= needed as usize || losses().any(is_stretch)
     }
 
     /// Copies of each record of the topic.

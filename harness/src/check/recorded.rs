@@ -58,6 +58,27 @@ fn unsynced_records_may_go_with_the_power_and_not_otherwise() {
 }
 
 #[test]
+fn one_power_loss_takes_unsynced_copies_only_where_all_copies_ended_uncleanly_with_it() {
+    let lost = |strikes: &[(&str, &[u32])], pause_us: u64| {
+        let mut sample = Sample::new().flush(Flush::Os);
+        (sample.context.topics[0].replication, sample.context.topics[0].min_insync_replicas) = (3, 2);
+        sample = sample.sent(0, 1, 0).sent(1, 1, 1);
+        for (class, nodes) in strikes {
+            sample = sample.strike(class, nodes).after_us(pause_us);
+        }
+        sample.last(0, &[(0, 1, 0)])
+    };
+    let (kept, gone): (&[_], &[_]) = (&[("unseen", 1)], &[]);
+    lost(&[("power-loss", &[2]), ("kill", &[0, 1, 2])], 0).expect(gone, kept);
+    lost(&[("power-loss", &[2]), ("power-loss", &[1])], 9_000_000).expect(gone, kept);
+    lost(&[("power-loss", &[2])], 0).expect(kept, gone);
+    lost(&[("power-loss", &[2]), ("kill", &[1])], 0).expect(kept, gone);
+    // Who lost its power was back in sync long before the others were killed.
+    lost(&[("power-loss", &[2]), ("kill", &[0, 1, 2])], 9_000_000).expect(kept, gone);
+    lost(&[("kill", &[0, 1, 2])], 0).expect(kept, gone);
+}
+
+#[test]
 fn a_permitted_loss_has_the_age_that_the_flush_interval_bounds() {
     let lost = |bound_ms, struck: &[&str]| {
         let mut sample = Sample::new().flush(Flush::Interval).sent(0, 1, 0).sent(1, 1, 1);

@@ -132,9 +132,21 @@ impl Sample {
     }
 
     /// A fault of the class strikes.
-    pub(super) fn fault(mut self, class: &str) -> Sample {
+    pub(super) fn fault(self, class: &str) -> Sample {
+        self.strike(class, &[0])
+    }
+
+    /// Time passes.
+    pub(super) fn after_us(mut self, us: u64) -> Sample {
+        self.now_us += us;
+        self
+    }
+
+    /// A fault of the class strikes these nodes.
+    pub(super) fn strike(mut self, class: &str, nodes: &[u32]) -> Sample {
         self.now_us += 1_000;
-        self.history.marks.push(Mark::Fault { at_us: self.now_us, class: class.to_owned(), fault: 0, nodes: vec![0] });
+        let (class, nodes) = (class.to_owned(), nodes.to_vec());
+        self.history.marks.push(Mark::Fault { at_us: self.now_us, class, fault: 0, nodes });
         self
     }
 

@@ -417,10 +417,33 @@ fn a_folder_in_use_newer_or_with_unreadable_metadata_is_refused() {
             disk.set_contents(&format!("metadata/{intact}.snapshot"), b"MQS1 and nothing that fits");
         }
         assert!(matches!(reopen().await.err(), Some(OpenError::SnapshotsUnreadable { newest }) if newest == "00003"));
-        disk.set_contents("format", b"mqassay-broker 4\n");
-        assert!(matches!(reopen().await.err(), Some(OpenError::NewerFormat { found: 4, supported: 3 })));
+        for newer in ["mqassay-broker 4\n".to_owned(), "mqassay-broker 4\n".repeat(3)] {
+            disk.set_contents("format", newer.as_bytes());
+            assert!(matches!(reopen().await.err(), Some(OpenError::NewerFormat { found: 4, supported: 3 })));
+        }
         disk.set_contents("format", b"");
         assert!(matches!(reopen().await.err(), Some(OpenError::FormatUnreadable)));
+    });
+}
+
+#[test]
+fn a_flipped_bit_does_not_cost_the_folder_its_format() {
+    block_on(async {
+        let disk = MemoryDisk::default();
+        let reopen = || Store::open(disk.clone(), Heard::default(), None, StoreSettings::default());
+        drop(reopen().await.expect("opens"));
+        let intact = disk.contents("format");
+        for bit in 0..intact.len() * 8 {
+            let mut rotten = intact.clone();
+            rotten[bit / 8] ^= 1 << (bit % 8);
+            disk.set_contents("format", &rotten);
+            drop(reopen().await.unwrap_or_else(|error| panic!("bit {bit}: {error}")));
+            assert_eq!(disk.contents("format"), intact, "bit {bit}");
+        }
+        // As it was written before there were copies.
+        disk.set_contents("format", b"mqassay-broker 3\n");
+        drop(reopen().await.expect("opens"));
+        assert_eq!(disk.contents("format"), intact);
     });
 }
 
