@@ -282,8 +282,12 @@ impl<'a, D: Dial, T: Timer> Member<'a, D, T> {
         }
     }
 
-    /// One OffsetCommit; whether it is done.
+    /// One OffsetCommit; whether it is done. Who has lost its membership sends none: without a generation it would be that
+    /// of a consumer which manages its queues itself, and a coordinator accepts it while the group is empty.
     async fn commit_offsets(&mut self, offsets: &BTreeMap<TopicPartition, i64>) -> bool {
+        if !self.group.is_member() {
+            return false;
+        }
         let invocation = self.invoke("OffsetCommit");
         let generation = self.group.generation();
         let asked: Vec<(TopicPartition, i64)> =
