@@ -30,10 +30,9 @@ const FILES: &[(&str, &str)] = &[
     ("soak.toml", include_str!("../catalogue/soak.toml")),
 ];
 
-/// Scenarios that run only where they are named: in some seeds each shows a violation whose cause is still open, in the
-/// broker or in the judge, and a job that runs everything must not end with a verdict that nobody can act on.
-/// `soak` shows nothing in simulated time that others do not.
-const BY_NAME: &[&str] = &["groups", "commits", "unclean-restart", "compaction", "soak"];
+/// Scenarios that run only where they are named: `soak` is for real processes, and shows nothing in simulated time that
+/// others do not.
+const BY_NAME: &[&str] = &["soak"];
 
 /// The built-in scenarios that run where none is named, in the order in which seeds take turns.
 pub fn catalogue() -> Vec<Scenario> {

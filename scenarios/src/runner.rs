@@ -322,6 +322,9 @@ async fn run_reader(
 ) -> Result<(), Vec<String>> {
     let created = create_topics(context, TOPICS_BOUND, ADMIN_TIMEOUT).await;
     stage.topics_ready.raise();
+    if created.is_ok() {
+        client.set_up.raise();
+    }
     client.operations_done.raise();
     client.phase.liveness().await;
     stage.all_done.wait().await;

@@ -282,7 +282,10 @@ impl<'a> Case<'a> {
                 return true;
             }
             order.sends.iter().filter(|send| send.placed().is_some()).any(|send| {
-                !order.final_values.covers(send.first_value..send.end_value())
+                let is_gone = !order.final_values.covers(send.first_value..send.end_value());
+                // The only copy was read and cut, and the retry wrote the records again, perhaps to the same offsets.
+                let is_rewritten = !is_replicated && send.attempts > 1 && send.seen.is_some();
+                (is_gone || is_rewritten)
                     && (self.loss_allowance(Anomaly::Ghost, queue, order, send).is_some()
                         || self.loss_allowance(Anomaly::LostWrite, queue, order, send).is_some())
             })

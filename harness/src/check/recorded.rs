@@ -115,6 +115,17 @@ fn an_idempotent_duplicate_is_legal_where_the_first_copy_was_cut_as_torn_after_r
 }
 
 #[test]
+fn a_consumer_may_read_again_what_rot_cut_and_a_retry_wrote_to_the_same_offsets() {
+    let twice = |attempts, fault: &str| {
+        let sample = Sample::new().sent(0, 2, 0).idempotent(attempts).sent(2, 1, 2).poll(0, &[(0, 3, 0)]);
+        sample.fault(fault).poll(2, &[(2, 1, 2)]).last(0, &[(0, 3, 0)])
+    };
+    twice(2, "bit-flip").expect(&[], &[("nonmonotonic-poll", 1)]);
+    twice(1, "bit-flip").expect(&[("nonmonotonic-poll", 1)], &[]);
+    twice(2, "kill").expect(&[("nonmonotonic-poll", 1)], &[]);
+}
+
+#[test]
 fn a_value_that_was_read_and_never_acknowledged_must_stay_too() {
     let vanished = |sample: Sample| {
         sample.sent(0, 1, 0).unknown(1, 1).poll(0, &[(0, 2, 0)]).fault("power-loss").last(0, &[(0, 1, 0)])

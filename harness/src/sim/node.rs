@@ -65,6 +65,9 @@ pub struct SimClient {
     pub phase: Phase,
     /// To be raised when its planned operations have ended: when every client's have, faults need not go on.
     pub operations_done: Flag,
+    /// The world's, to be raised when all that clients work on exists. A plan's core of nodes suffices from then on: to
+    /// make a topic takes as many nodes as it has replicas.
+    pub set_up: Flag,
     /// Counts of what happened.
     pub counters: Counters,
 }

@@ -102,6 +102,7 @@ pub struct World {
     counters: Counters,
     time: SimTime,
     phase: Phase,
+    set_up: Flag,
     nodes: BTreeMap<u32, String>,
     clients: BTreeMap<u32, ClientState>,
 }
@@ -157,6 +158,7 @@ impl World {
             counters,
             time,
             phase: Phase::default(),
+            set_up: Flag::default(),
             nodes: BTreeMap::new(),
             clients: BTreeMap::new(),
         })
@@ -213,6 +215,7 @@ impl World {
             trace: ActorTrace { trace: self.trace.clone(), time: self.time.clone(), actor: Actor::Client(client) },
             phase: self.phase.clone(),
             operations_done: state.operations_done.clone(),
+            set_up: self.set_up.clone(),
             counters: self.counters.clone(),
         };
         let ended = state.ended.clone();
@@ -238,7 +241,8 @@ impl World {
             self.time.set_step_us(now_us);
             self.nemesis.advance();
             if bound_us.is_none() && (now_us >= safety_us || self.is_safety_shown()) {
-                self.nemesis.begin_liveness(&self.plan.world.core);
+                let core: &[u32] = if self.set_up.is_raised() { &self.plan.world.core } else { &[] };
+                self.nemesis.begin_liveness(core);
                 self.phase.begin_liveness();
                 bound_us = Some(now_us + liveness_us);
             }

@@ -376,14 +376,15 @@ impl Raft {
             let body = RaftBody::AppendReply { matched: Some(self.commit), retry: self.commit, sent };
             return self.promise(Promise::Send(from, RaftMessage { term: self.term, body }), Duration::ZERO, output);
         }
+        if self.receiving.as_ref().is_some_and(Receiving::is_installing) {
+            // Also a newer one waits: whichever of two were installed last would be the state.
+            return;
+        }
         let is_same = self.receiving.as_ref().is_some_and(|receiving| receiving.last == last);
         if !is_same {
             self.receiving = Some(Receiving { last, bytes: BytesMut::new(), installing: None });
         }
         let Some(receiving) = &mut self.receiving else { return };
-        if receiving.installing.is_some() {
-            return;
-        }
         let end = at + part.len() as u64;
         let is_next = at == receiving.bytes.len() as u64 && end <= total;
         if is_next && end == total && self.durable != self.handed {
