@@ -327,11 +327,11 @@ async fn run_reader(
     }
     client.operations_done.raise();
     client.phase.liveness().await;
-    stage.all_done.wait().await;
     if created.is_err() {
-        // Faults may have kept the topics from being made; without any they must be.
+        // Faults may have kept the topics from being made; without any they must be. Other clients may wait for that.
         create_topics(context, TOPICS_BOUND, ADMIN_TIMEOUT).await.map_err(|error| vec![error.to_string()])?;
     }
+    stage.all_done.wait().await;
     let bound = Duration::from_millis(stage.plan.world.liveness_ms * 2 / 3);
     final_reads(context, FinalReads { bound, request_timeout: ADMIN_TIMEOUT, fetch_max_bytes: FINAL_FETCH_BYTES }).await
 }

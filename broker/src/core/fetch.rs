@@ -88,6 +88,8 @@ struct Draft {
     reads: Vec<(usize, usize, Vec<ReadPiece>)>,
     bytes: usize,
     has_error: bool,
+    /// See `ReadPlan::is_cut`.
+    is_cut: bool,
     queues: Vec<QueueId>,
     /// What a session's client will know: slot, high watermark and log start (none after an error, so that the state
     /// is told when the error is gone), whether there are records.
@@ -263,7 +265,7 @@ impl Core {
             },
         };
         let bytes_minimum = usize::try_from(bytes_minimum).unwrap_or(0);
-        if draft.has_error || draft.bytes >= bytes_minimum || deadline <= now.monotonic {
+        if draft.has_error || draft.is_cut || draft.bytes >= bytes_minimum || deadline <= now.monotonic {
             if let Wanted::Session(fetch) = wanted
                 && let Some(session) = self.fetches.sessions.get_mut(fetch.id)
             {
@@ -419,6 +421,7 @@ impl Core {
             log_start: log.log_start_offset(queue),
             pieces: Vec::new(),
             bytes: 0,
+            is_cut: false,
             error: None,
             diverging: None,
         };
@@ -435,8 +438,7 @@ impl Core {
         }
         match log.read(queue, Offset(wanted.fetch_offset), bytes_maximum, is_first) {
             Ok(plan) => {
-                read.pieces = plan.pieces;
-                read.bytes = plan.bytes;
+                (read.pieces, read.bytes, read.is_cut) = (plan.pieces, plan.bytes, plan.is_cut);
             }
             // Between the high watermark and the log end there is nothing to read yet.
             Err(ReadError::OffsetOutOfRange { offset, .. })
@@ -462,6 +464,7 @@ impl Draft {
             Ok(read) => {
                 self.bytes += read.bytes;
                 self.has_error |= read.is_wrong();
+                self.is_cut |= read.is_cut;
                 if !read.pieces.is_empty() {
                     self.reads.push((topic, partition, read.pieces));
                 }
@@ -485,6 +488,8 @@ struct PartitionRead {
     log_start: Offset,
     pieces: Vec<ReadPiece>,
     bytes: usize,
+    /// See `ReadPlan::is_cut`.
+    is_cut: bool,
     error: Option<ResponseError>,
     /// Where the client's records and ours part ways.
     diverging: Option<EpochEndOffset>,

@@ -84,7 +84,7 @@ pub enum ReadPiece {
     OnDisk(DiskPiece),
 }
 
-/// Consecutive frames of one queue on disk.
+/// Frames of one queue on disk, with whatever little of other queues lies between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskPiece {
     /// The log.
@@ -112,6 +112,8 @@ pub struct ReadPlan {
     pub bytes: usize,
     /// The offset behind the last batch.
     pub next_offset: Offset,
+    /// Whether there is more that could be read now, but only at the price of much that nobody asked for.
+    pub is_cut: bool,
 }
 
 /// What was wrong with bytes read from disk.

@@ -9,6 +9,20 @@ use crate::mutant::Mutant;
 
 /// The longest single read from disk, in bytes, unless one batch is longer.
 const DISK_PIECE_BYTES_MAX: usize = 1 << 20;
+/// The longest with frames of other queues in it. All of it is in memory until it is checked.
+const GAPPY_PIECE_BYTES_MAX: usize = 256 << 10;
+/// What of other queues is read along rather than read around: about what a disk reads while another read begins.
+const GAP_BYTES_MAX: u64 = 64 << 10;
+/// So many bytes of other queues, or so many reads, are enough for one plan.
+const PLAN_WASTE_BYTES_MAX: u64 = 1 << 20;
+const PLAN_READS_MAX: u64 = 256;
+
+/// What a plan asks of the disk: reads, and bytes of other queues that are read along.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cost {
+    reads: u64,
+    waste: u64,
+}
 
 impl Log {
     /// Plans a read from the batch that holds `offset`, of at most `bytes_max` bytes of batches; `at_least_one` lets the
@@ -21,6 +35,7 @@ impl Log {
         at_least_one: bool,
     ) -> Result<ReadPlan, ReadError> {
         let mut plan = ReadPlan { next_offset: offset, ..ReadPlan::default() };
+        let mut cost = Cost::default();
         let Some(state) = self.readable(queue)? else {
             if offset == Offset(0) {
                 return Ok(plan);
@@ -39,7 +54,12 @@ impl Log {
             if entry.next_offset() > readable_below || excess {
                 break;
             }
-            self.add_piece(queue, &entry, &mut plan.pieces);
+            if cost.reads >= PLAN_READS_MAX || cost.waste >= PLAN_WASTE_BYTES_MAX {
+                plan.is_cut = true;
+                break;
+            }
+            let more = self.add_piece(queue, &entry, &mut plan.pieces);
+            (cost.reads, cost.waste) = (cost.reads + more.reads, cost.waste + more.waste);
             plan.bytes += size;
             plan.next_offset = entry.next_offset();
         }
@@ -53,22 +73,31 @@ impl Log {
             return Err(ReadFailure::Gone);
         }
         let verify = self.mutant != Some(Mutant::ChecksumNotVerified);
-        let mut batches = Vec::with_capacity(1);
-        let mut at = 0;
-        while at < piece.length {
-            let position = piece.position.plus(at as u64);
+        let end = piece.position.plus(piece.length as u64);
+        let Some(state) = self.queues.get(&piece.queue) else { return Err(ReadFailure::Gone) };
+        let wanted: Vec<IndexEntry> =
+            state.entries.since_position(piece.position).take_while(|entry| entry.position < end).collect();
+        if wanted.first().is_none_or(|first| first.position != piece.position) {
+            // Freed meanwhile.
+            return Err(ReadFailure::Gone);
+        }
+        let wanted_bytes: usize = wanted.iter().map(|entry| FRAME_BYTES + entry.size as usize).sum();
+        // What nobody wants is not kept in memory until the answer is sent.
+        let is_gappy = wanted_bytes < bytes.len() / 2;
+        let mut batches = Vec::with_capacity(wanted.len());
+        for entry in wanted {
+            let at = (entry.position.0 - piece.position.0) as usize;
             let rest = bytes.get(at..).unwrap_or_default();
-            match check_frame(rest, position, verify) {
-                FrameCheck::Batch(frame, _) if frame.queue == piece.queue || !verify => {
-                    let length = frame.length as usize;
-                    batches.push(bytes.slice(at + FRAME_BYTES..at + FRAME_BYTES + length));
-                    at += FRAME_BYTES + length;
+            match check_frame(rest, entry.position, verify) {
+                FrameCheck::Batch(frame, _) if frame.queue == piece.queue && frame.length == entry.size || !verify => {
+                    let batch = bytes.slice(at + FRAME_BYTES..at + FRAME_BYTES + frame.length as usize);
+                    batches.push(if is_gappy { Bytes::copy_from_slice(&batch) } else { batch });
                 }
                 FrameCheck::Batch(..)
                 | FrameCheck::Mark(_)
                 | FrameCheck::BadBatch(_)
                 | FrameCheck::Short(_)
-                | FrameCheck::Bad => return Err(self.fail_read(piece, position)),
+                | FrameCheck::Bad => return Err(self.fail_read(piece, entry.position)),
             }
         }
         Ok(batches)
@@ -150,21 +179,24 @@ impl Log {
         Ok(self.queues.get(&queue))
     }
 
-    fn add_piece(&self, queue: QueueId, entry: &IndexEntry, pieces: &mut Vec<ReadPiece>) {
+    /// Adds a batch to what is read; gives what more that asks of the disk.
+    fn add_piece(&self, queue: QueueId, entry: &IndexEntry, pieces: &mut Vec<ReadPiece>) -> Cost {
         if let Some((uncovered, body)) = self.cache.find(entry.position) {
             pieces.push(ReadPiece::Cached(uncovered));
             if !body.is_empty() {
                 pieces.push(ReadPiece::Cached(body));
             }
-            return;
+            return Cost::default();
         }
         let length = FRAME_BYTES + entry.size as usize;
         let segment = self.segment_of(entry.position);
         if let Some(ReadPiece::OnDisk(last)) = pieces.last_mut() {
-            let adjacent = last.segment == segment && last.position.plus(last.length as u64) == entry.position;
-            if adjacent && last.length + length <= DISK_PIECE_BYTES_MAX {
-                last.length += length;
-                return;
+            let gap = entry.position.0 - last.position.plus(last.length as u64).0;
+            let joined = (entry.position.0 - last.position.0) as usize + length;
+            let longest = if gap == 0 { DISK_PIECE_BYTES_MAX } else { GAPPY_PIECE_BYTES_MAX };
+            if last.segment == segment && gap <= GAP_BYTES_MAX && joined <= longest {
+                last.length = joined;
+                return Cost { reads: 0, waste: gap };
             }
         }
         let at = entry.position.0 - segment.0;
@@ -177,6 +209,7 @@ impl Log {
             position: entry.position,
             opening: self.opening,
         }));
+        Cost { reads: 1, waste: 0 }
     }
 
     pub(super) fn segment_of(&self, position: Position) -> Position {

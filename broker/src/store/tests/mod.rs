@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::{OpenError, Store, StoreSettings};
 use crate::core::batch::{Batch, earliest_record_at_or_past};
 use crate::core::log::{
-    AppendError, DiskEffect, DiskEvent, Flush, Halt, ReadError, ReadFailure, ReadPiece, TimestampLookup,
+    AppendError, DiskEffect, DiskEvent, Flush, Halt, LogSettings, ReadError, ReadFailure, ReadPiece, TimestampLookup,
 };
 use crate::core::types::{LeaderEpoch, LogId, Offset, QueueId};
 use crate::mutant::Mutant;
@@ -304,6 +304,44 @@ fn corruption_under_a_read_fences_the_queue_and_only_that() {
             assert!(rig.read_all(7, Offset(0), 100).await.is_ok());
         });
     }
+}
+
+#[test]
+fn a_queue_among_many_is_read_in_few_pieces_and_rot_in_between_does_not_concern_it() {
+    block_on(async {
+        let disk = MemoryDisk::default();
+        let large = LogSettings { segment_bytes: 4 << 20, tail_cache_bytes: 0, ..settings(Flush::Os) };
+        let mut rig = Rig::open(disk.clone(), large, None).await.expect("the folder opens");
+        for number in 0..100 {
+            for queue in 1..=3 {
+                rig.append(queue, batch(number, &[i64::from(number)], 9)).expect("accepted");
+            }
+        }
+        rig.settle().await;
+        let plan = rig.log.read(QueueId(2), Offset(0), 1 << 20, true).expect("readable");
+        assert_eq!((plan.pieces.len(), plan.next_offset, plan.is_cut), (1, Offset(100), false));
+        let intact = rig.read_all(2, Offset(0), 1 << 20).await.expect("readable");
+        assert_eq!(intact, rig.read_all(2, Offset(0), 1).await.expect("readable"), "as if read one by one");
+        let path = &disk.paths(DIRECTORY, ".log")[0];
+        let mut bytes = disk.contents(path);
+        let frame = bytes.len() / 300;
+        bytes[frame * 30 + frame / 2] ^= 1;
+        disk.set_contents(path, &bytes);
+        assert_eq!(rig.read_all(2, Offset(0), 1 << 20).await.expect("readable"), intact);
+        assert!(!rig.log.is_fenced(QueueId(2)));
+        assert!(rig.read_all(1, Offset(0), 1 << 20).await.is_err(), "the rotten frame was of queue 1");
+        // More than is worth reading along ends the plan, and the next one goes on.
+        for number in 100..180 {
+            rig.append(2, batch(number, &[0], 9)).expect("accepted");
+            for other in 0..200 {
+                rig.append(3, batch(100 + (number - 100) * 200 + other, &[0], 9)).expect("accepted");
+            }
+        }
+        rig.settle().await;
+        let plan = rig.log.read(QueueId(2), Offset(100), 1 << 20, true).expect("readable");
+        assert!(plan.is_cut && plan.next_offset > Offset(100) && plan.next_offset < Offset(180), "{plan:?}");
+        assert!(rig.read_all(2, Offset(100), 1 << 20).await.is_ok());
+    });
 }
 
 #[test]
