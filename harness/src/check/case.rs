@@ -3,7 +3,7 @@
 //! Not here: the search for any anomaly.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use super::compacted;
 use super::context::{Context, TopicContext};
@@ -29,8 +29,8 @@ fn nodes_struck<'a>(strikes: impl Iterator<Item = &'a Strike<'a>>) -> usize {
     nodes.len() + unnamed
 }
 
-/// Within how long of a power loss an unclean end counts as one of the same stretch: nobody is back in sync before.
-const UNCLEAN_STRETCH_US: u64 = 3_000_000;
+/// After so long without a fault a node that came back is in sync again.
+const CALM_US: u64 = 5_000_000;
 
 /// Everything that a checker may look at.
 pub(super) struct Case<'a> {
@@ -117,12 +117,22 @@ impl<'a> Case<'a> {
         let needed = topic.min_insync_replicas.min(copies).max(1);
         let is_loss = |strike: &&Strike| strike.class == "power-loss";
         let losses = || self.strikes_within(from_us, to_us).filter(is_loss);
-        let is_stretch = |loss: &Strike| {
-            let around = loss.at_us.saturating_sub(UNCLEAN_STRETCH_US)..=loss.at_us.saturating_add(UNCLEAN_STRETCH_US);
+        let has_all_ended = |loss: &Strike| {
+            let stretch = self.stretch_around(loss.at_us);
             let ends = self.strikes.iter().filter(|strike| is_loss(strike) || strike.class == "kill");
-            nodes_struck(ends.filter(|strike| around.contains(&strike.at_us))) >= copies as usize
+            nodes_struck(ends.filter(|strike| stretch.contains(&strike.at_us))) >= copies as usize
         };
-        nodes_struck(losses()) >= needed as usize || losses().any(is_stretch)
+        nodes_struck(losses()) >= needed as usize || losses().any(has_all_ended)
+    }
+
+    /// The faults around a moment that follow each other without a calm in which whoever came back is in sync again.
+    fn stretch_around(&self, at_us: u64) -> RangeInclusive<u64> {
+        let mut times: Vec<u64> = self.strikes.iter().map(|strike| strike.at_us).collect();
+        times.sort_unstable();
+        let is_calm = |pair: &&[u64]| pair[1] - pair[0] > CALM_US;
+        let first = times.windows(2).filter(is_calm).map(|pair| pair[1]).filter(|from| *from <= at_us).max();
+        let last = times.windows(2).filter(is_calm).map(|pair| pair[0]).filter(|to| *to >= at_us).min();
+        first.unwrap_or(0)..=last.unwrap_or(u64::MAX)
     }
 
     /// Copies of each record of the topic.
