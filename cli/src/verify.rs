@@ -285,6 +285,17 @@ pub(crate) fn print_summary(summary: &SummaryLine) {
     if !events.is_empty() {
         tell(&format!("events: {}", events.join(", ")));
     }
+    if let Some(pace) = &summary.pace {
+        let seconds = pace.simulated_us as f64 / 1e6;
+        let a_second = |count: u64| count as f64 / seconds.max(1e-9);
+        tell(&format!(
+            "simulated {:.0} s, {:.0} times as fast as real time on one thread; {:.1} acknowledged sends and {:.2} faults a simulated second",
+            seconds,
+            pace.ratio(),
+            a_second(pace.acknowledged_sends),
+            a_second(pace.faults)
+        ));
+    }
     if !summary.recovery.is_empty() {
         tell("time from a fault to the next acknowledged send, in the run's own clock:");
         recovery::table(&summary.recovery).iter().for_each(|line| tell(&format!("  {line}")));

@@ -28,11 +28,12 @@ const FILES: &[(&str, &str)] = &[
     ("groups.toml", include_str!("../catalogue/groups.toml")),
     ("commits.toml", include_str!("../catalogue/commits.toml")),
     ("soak.toml", include_str!("../catalogue/soak.toml")),
+    ("speed.toml", include_str!("../catalogue/speed.toml")),
 ];
 
-/// Scenarios that run only where they are named: `soak` is for real processes, and shows nothing in simulated time that
-/// others do not.
-const BY_NAME: &[&str] = &["soak"];
+/// Scenarios that run only where they are named: `soak` is for real processes and `speed` tells how fast simulation is;
+/// neither shows anything that others do not.
+const BY_NAME: &[&str] = &["soak", "speed"];
 
 /// The built-in scenarios that run where none is named, in the order in which seeds take turns.
 pub fn catalogue() -> Vec<Scenario> {

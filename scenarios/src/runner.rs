@@ -15,13 +15,14 @@ use mqassay_broker::core::types::NodeId;
 use mqassay_broker::mutant::Mutant;
 use mqassay_broker::node::{self, Ports};
 use mqassay_broker::ports::{Clock, Disk, Net, Observer, Rand};
+use mqassay_harness::artifact::campaign::SEND_ACKNOWLEDGED;
 use mqassay_harness::artifact::folder::{self, KeptRun};
 use mqassay_harness::artifact::recovery;
 use mqassay_harness::artifact::{ArtifactError, PointFaults, Proof, RunLine, RunRecord};
 use mqassay_harness::check::{self, Context as JudgeContext, Verdict};
 use mqassay_harness::driver::mutant::ClientMutant;
 use mqassay_harness::driver::{self, Events};
-use mqassay_harness::history::{ClientId, Header, History, Operation, SCHEMA_VERSION};
+use mqassay_harness::history::{Call, ClientId, Header, History, Operation, Outcome as HistoryOutcome, SCHEMA_VERSION};
 use mqassay_harness::plan::Plan;
 use mqassay_harness::sim::clock::EPOCH_MS;
 use mqassay_harness::sim::disk::FileLoss;
@@ -382,6 +383,8 @@ fn judged(plan: &Plan, stage: &Stage, outcome: Outcome, began: Instant) -> Run {
     for (name, count) in outcome.events {
         *events.entry(name).or_insert(0) += count;
     }
+    let acknowledged = history.operations.iter().filter(|operation| is_acknowledged_send(operation)).count();
+    events.insert(SEND_ACKNOWLEDGED.to_owned(), acknowledged as u64);
     let mut point_faults = PointFaults::new();
     for ((point, class), count) in outcome.point_faults {
         *point_faults.entry(point).or_default().entry(class).or_insert(0) += count;
@@ -392,6 +395,10 @@ fn judged(plan: &Plan, stage: &Stage, outcome: Outcome, began: Instant) -> Run {
 }
 
 /// Every event that a run can count, at zero.
+fn is_acknowledged_send(operation: &Operation) -> bool {
+    matches!((&operation.call, &operation.outcome), (Call::Produce { acks, .. }, HistoryOutcome::Done) if *acks != 0)
+}
+
 pub(crate) fn known_events() -> BTreeMap<String, u64> {
     let broker = mqassay_broker::points::EVENTS.iter();
     let world = mqassay_harness::sim::EVENTS.iter();

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::recovery::{self, RecoveryTimes};
-use super::{RunLine, SummaryLine, VerdictKind};
+use super::{Pace, RunLine, SummaryLine, VerdictKind};
 
 /// How often each class of fault struck at each named point: point → class → count.
 pub type PointFaults = BTreeMap<String, BTreeMap<String, u64>>;
@@ -113,12 +113,34 @@ impl SummaryLine {
             let differs = !matches!(proof, Proof::Same);
             add_repeated(&mut self.repeated, Repeated { runs: 1, differing: u64::from(differs) });
         }
+        if run.line.simulated_seconds > 0.0 {
+            // Whole numbers, so that shards add up to the same in any order.
+            let whole_us = |seconds: f64| (seconds * 1e6) as u64;
+            let pace = Pace {
+                simulated_us: whole_us(run.line.simulated_seconds),
+                thread_us: whole_us(run.line.wall_seconds),
+                acknowledged_sends: run.events.get(SEND_ACKNOWLEDGED).copied().unwrap_or(0),
+                faults: run.line.faults,
+            };
+            add_pace(&mut self.pace, pace);
+        }
     }
 
     /// Adds the sum of another shard.
     pub fn merge(&mut self, other: &SummaryLine) {
-        let SummaryLine { summary: _, runs, valid, unknown, invalid, events, coverage, recovery, failures, repeated } =
-            other;
+        let SummaryLine {
+            summary: _,
+            runs,
+            valid,
+            unknown,
+            invalid,
+            events,
+            coverage,
+            recovery,
+            failures,
+            repeated,
+            pace,
+        } = other;
         self.runs += runs;
         self.valid += valid;
         self.unknown += unknown;
@@ -132,7 +154,28 @@ impl SummaryLine {
         if let Some(repeated) = repeated {
             add_repeated(&mut self.repeated, *repeated);
         }
+        if let Some(pace) = pace {
+            add_pace(&mut self.pace, *pace);
+        }
     }
+}
+
+impl Pace {
+    /// Simulated seconds for each real second of one thread.
+    pub fn ratio(&self) -> f64 {
+        self.simulated_us as f64 / self.thread_us.max(1) as f64
+    }
+}
+
+/// The event that counts sends that were acknowledged.
+pub const SEND_ACKNOWLEDGED: &str = "send-acknowledged";
+
+fn add_pace(sum: &mut Option<Pace>, more: Pace) {
+    let known = sum.get_or_insert_default();
+    known.simulated_us += more.simulated_us;
+    known.thread_us += more.thread_us;
+    known.acknowledged_sends += more.acknowledged_sends;
+    known.faults += more.faults;
 }
 
 fn add_counts(sum: &mut BTreeMap<String, u64>, counts: &BTreeMap<String, u64>) {

@@ -68,6 +68,22 @@ pub struct SummaryLine {
     /// Runs repeated in another process, where that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repeated: Option<Repeated>,
+    /// How long the runs were; none where they were not in simulated time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pace: Option<Pace>,
+}
+
+/// How much simulated time runs took, and how much real time that took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    /// Simulated microseconds.
+    pub simulated_us: u64,
+    /// Real microseconds of the threads that simulated and judged.
+    pub thread_us: u64,
+    /// Sends that were acknowledged.
+    pub acknowledged_sends: u64,
+    /// Faults that struck.
+    pub faults: u64,
 }
 
 /// The verdict, in order of severity.
