@@ -50,40 +50,55 @@ impl Holdings {
 }
 
 impl Session<'_> {
-    /// Makes topics until each count is reached, and reads the process after each.
+    /// Makes topics until each count is reached, and reads the process after each. A system that does not get so far is
+    /// left out.
     pub(crate) fn idle(&mut self, idle: &Idle) -> Result<(), BenchError> {
         for index in 0..self.systems.len() {
-            let target = &self.systems[index];
-            let Some(pid) = target.pid else { continue };
-            let failed = |action: &'static str| {
-                let system = target.name.clone();
-                move |source| BenchError::Raw { system, action, source }
-            };
-            let name = target.name.clone();
-            let mut admin = TopicAdmin::connect(&target.bootstrap).map_err(failed("connect"))?;
-            let before = Holdings::of_process(pid).map_err(failed("read its process"))?;
-            let settings = topic_settings(target, self.plan.flush);
-            let (mut made, mut all): (u32, Vec<Lanes>) = (0, Vec::new());
-            let mut found = Vec::new();
-            for &count in &idle.queues {
-                self.step(&format!("{count} idle queues"), &name);
-                let prefix = format!("mqassay-{}-{:016x}", self.plan.name, self.run_number().wrapping_add(made.into()));
-                let lanes = Lanes { prefix, queues: count - made, connections: 1 };
-                admin.create(&lanes, &settings).map_err(failed("create topics"))?;
-                made = count;
-                all.push(lanes);
-                let now = Holdings::of_process(pid).map_err(failed("read its process"))?;
-                found.push((count, now));
-            }
-            for lanes in &all {
-                admin.delete(lanes).map_err(failed("delete topics"))?;
-            }
-            for (count, now) in found {
-                self.idle_figures(idle, &name, count, before, now);
+            let name = self.systems[index].name.clone();
+            let Some(pid) = self.systems[index].pid else { continue };
+            match self.idle_system(idle, index, pid) {
+                Ok((before, found)) => {
+                    found.into_iter().for_each(|(count, now)| self.idle_figures(idle, &name, count, before, now));
+                }
+                Err(error) => self.remark(format!("{name} is left out: {error}.")),
             }
         }
         self.remark("Idle queues: one reading of each process, so that the intervals are points.".to_owned());
         Ok(())
+    }
+
+    /// What the process holds at first, and at each count.
+    fn idle_system(
+        &mut self,
+        idle: &Idle,
+        index: usize,
+        pid: u32,
+    ) -> Result<(Holdings, Vec<(u32, Holdings)>), BenchError> {
+        let target = &self.systems[index];
+        let name = target.name.clone();
+        let failed = |action: &'static str| {
+            let system = name.clone();
+            move |source| BenchError::Raw { system, action, source }
+        };
+        let mut admin = TopicAdmin::connect(&target.bootstrap).map_err(failed("connect"))?;
+        let before = Holdings::of_process(pid).map_err(failed("read its process"))?;
+        let settings = topic_settings(target, self.plan.flush);
+        let (mut made, mut all): (u32, Vec<Lanes>) = (0, Vec::new());
+        let mut found = Vec::new();
+        for &count in &idle.queues {
+            self.step(&format!("{count} idle queues"), &name);
+            let prefix = format!("mqassay-{}-{:016x}", self.plan.name, self.run_number().wrapping_add(made.into()));
+            let lanes = Lanes { prefix, queues: count - made, connections: 1 };
+            admin.create(&lanes, &settings).map_err(failed("create topics"))?;
+            made = count;
+            all.push(lanes);
+            let now = Holdings::of_process(pid).map_err(failed("read its process"))?;
+            found.push((count, now));
+        }
+        for lanes in &all {
+            admin.delete(lanes).map_err(failed("delete topics"))?;
+        }
+        Ok((before, found))
     }
 
     fn idle_figures(&mut self, idle: &Idle, name: &str, count: u32, before: Holdings, now: Holdings) {
