@@ -3,6 +3,7 @@
 use std::hint::black_box;
 
 use bytes::{Bytes, BytesMut};
+use crc_fast::CrcAlgorithm;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
@@ -71,6 +72,18 @@ fn check_batch(criterion: &mut Criterion) {
     group.finish();
 }
 
+fn checksum(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("crc-32c");
+    for length in [100, 1 << 10, 64 << 10] {
+        let bytes = vec![7u8; length];
+        group.throughput(Throughput::Bytes(length as u64));
+        group.bench_function(format!("{length} bytes"), |bencher| {
+            bencher.iter(|| black_box(crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, black_box(&bytes))));
+        });
+    }
+    group.finish();
+}
+
 fn decode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("request-decode");
     let frames = [
@@ -104,5 +117,5 @@ fn encode(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, check_batch, decode, encode);
+criterion_group!(benches, check_batch, checksum, decode, encode);
 criterion_main!(benches);
