@@ -293,6 +293,19 @@ impl<D: Dial, T: Timer> Cluster<D, T> {
         Ok(answer)
     }
 
+    /// Asks every known node once for the metadata of some topics, each no longer than one request's time-out. A leader
+    /// that has been replaced and does not know it yet names itself; the greater epoch that others tell stands.
+    pub async fn refresh_from_all(&self, topics: &[String], deadline: Duration) {
+        let nodes = {
+            let metadata = self.inner.metadata.borrow();
+            metadata.addresses.len() + self.inner.options.bootstrap.len()
+        };
+        for _ in 0..nodes {
+            // A node that does not answer tells nothing; the others do.
+            let _ = self.refresh(topics, false, deadline).await;
+        }
+    }
+
     fn next_to_ask(&self) -> String {
         let mut metadata = self.inner.metadata.borrow_mut();
         let mut addresses: Vec<&String> = metadata.addresses.values().collect();

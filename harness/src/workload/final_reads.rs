@@ -31,6 +31,8 @@ pub async fn final_reads<D: Dial, T: Timer>(context: &Context<D, T>, limits: Fin
     let mut consumer = Consumer::assign(cluster.clone(), options, Vec::new());
     let mut missing: BTreeMap<TopicPartition, String> = BTreeMap::new();
     let mut ends: BTreeMap<TopicPartition, i64> = BTreeMap::new();
+    let topics: Vec<String> = context.topics.iter().map(|topic| topic.name.clone()).collect();
+    cluster.refresh_from_all(&topics, deadline).await;
     for queue in context.queues() {
         let partition = context.topic_partition(queue);
         let left = deadline.saturating_sub(context.timer.monotonic());
