@@ -10,7 +10,8 @@ use bytes::Bytes;
 use super::layout::{self, index_path, log_directory, segment_path};
 use super::reader::{Found, SegmentReader};
 use super::{OpenError, at_path, write_file};
-use crate::core::log::frame::{Frame, FrameKind};
+use crate::core::batch::UNCOVERED_BYTES;
+use crate::core::log::frame::{FRAME_BYTES, Frame, FrameKind, claimed_bytes};
 use crate::core::log::index::{IndexHead, IndexedQueue, decode_index};
 use crate::core::log::replay::Replay;
 use crate::core::log::{CleanedRange, Recovered};
@@ -21,6 +22,10 @@ use crate::ports::{Disk, Observer};
 
 /// Bytes rewritten at a time.
 const REWRITE_BYTES: u64 = 1 << 20;
+/// The least that a disk writes as a whole.
+const SECTOR_BYTES: u64 = 512;
+/// A frame, and the first bytes of its batch, which the frame's checksum covers.
+const HEAD_BYTES: u64 = (FRAME_BYTES + UNCOVERED_BYTES) as u64;
 
 /// Recovers a log; one without directory or files is empty.
 pub(super) async fn recover_log<D: Disk, O: Observer>(
@@ -126,7 +131,7 @@ impl<D: Disk> Recovery<'_, D> {
         }
         for number in 0..self.segments.len() {
             let base = self.segments[number].base;
-            if replay.end != base && !self.pass_gap(&mut replay, number) {
+            if replay.end != base && !self.pass_gap(&mut replay, number)? {
                 break;
             }
             match self.segments[number].index.take() {
@@ -306,27 +311,27 @@ impl<D: Disk> Recovery<'_, D> {
     }
 
     /// Judges a segment that does not begin where the one before ended; false where the log is cut there.
-    fn pass_gap(&mut self, replay: &mut Replay, number: usize) -> bool {
+    fn pass_gap(&mut self, replay: &mut Replay, number: usize) -> Result<bool, OpenError> {
         let base = self.segments[number].base;
         let previous = number.checked_sub(1);
         let Some(previous) = previous else {
             // The carrier's end differs from the first segment: judged in `scan`, the segment counts.
             replay.end = base;
-            return true;
+            return Ok(true);
         };
         if self.is_lawful_gap(previous, number) {
             replay.end = base;
-            return true;
+            return Ok(true);
         }
         let at = replay.end.min(base);
-        match self.judge(replay, previous, self.segments[previous].length, at) {
+        match self.judge(replay, previous, self.segments[previous].length, at)? {
             Judgement::Corrupt => {
                 replay.pass_bad_bytes(base);
-                true
+                Ok(true)
             }
             Judgement::Torn => {
                 self.cut = Some((previous, replay.end));
-                false
+                Ok(false)
             }
         }
     }
@@ -360,7 +365,7 @@ impl<D: Disk> Recovery<'_, D> {
                 replay.end = base.plus(length);
                 return Ok(());
             }
-            match (self.judge(replay, number, at, base.plus(at)), intact_frame) {
+            match (self.judge(replay, number, at, base.plus(at))?, intact_frame) {
                 (Judgement::Torn, _) => {
                     self.cut = Some((number, base.plus(at)));
                     return Ok(());
@@ -378,9 +383,10 @@ impl<D: Disk> Recovery<'_, D> {
         Ok(())
     }
 
-    /// Whether bad bytes at position `bad` (byte `at` of a segment) are a torn tail: nothing behind them says that they
-    /// were durable. A file that cannot be read names nothing here; reading it in its turn reports the error.
-    fn judge(&mut self, replay: &Replay, number: usize, at: u64, bad: Position) -> Judgement {
+    /// Whether bad bytes at position `bad` (byte `at` of a segment) are a torn tail: nothing behind them says that they were
+    /// durable, and they look like a write of which not all came to the disk. A file that cannot be read names nothing
+    /// here; reading it in its turn reports the error.
+    fn judge(&mut self, replay: &Replay, number: usize, at: u64, bad: Position) -> Result<Judgement, OpenError> {
         let named = match self.named {
             Some(named) => named,
             None => {
@@ -389,7 +395,31 @@ impl<D: Disk> Recovery<'_, D> {
                 named
             }
         };
-        if named > bad { Judgement::Corrupt } else { Judgement::Torn }
+        if named > bad || (self.log != LogId::METADATA && !self.lacks_a_sector(number, at, bad)?) {
+            return Ok(Judgement::Corrupt);
+        }
+        Ok(Judgement::Torn)
+    }
+
+    /// Whether the file ends within the bytes, or what they have in one of their sectors is all zeros, as room is that was
+    /// never written: a disk writes whole sectors. Where none lacks, all was written once and has rotted since.
+    fn lacks_a_sector(&self, number: usize, at: u64, position: Position) -> Result<bool, OpenError> {
+        let segment = &self.segments[number];
+        let path = segment_path(self.log, segment.base);
+        let read = |length| self.disk.read_at(&segment.file, at, length as usize).map_err(at_path("reading", &path));
+        let left = segment.length - at;
+        if left < HEAD_BYTES {
+            return Ok(true);
+        }
+        let extent = claimed_bytes(&read(HEAD_BYTES)?, position).unwrap_or(HEAD_BYTES);
+        if extent > left {
+            return Ok(true);
+        }
+        let bytes = read(extent)?;
+        let first = (SECTOR_BYTES - at % SECTOR_BYTES).min(extent) as usize;
+        let (first, others) = bytes.split_at(first);
+        let is_unwritten = |part: &[u8]| part.iter().all(|byte| *byte == 0);
+        Ok(is_unwritten(first) || others.chunks(SECTOR_BYTES as usize).any(is_unwritten))
     }
 
     fn newest_synced_from(&self, replay: &Replay, number: usize, at: u64) -> Position {

@@ -102,6 +102,13 @@ pub(crate) fn looks_like_frame(bytes: &[u8], position: Position) -> bool {
     bytes.len() >= FRAME_BYTES && bytes[..2] == MAGIC && bytes[8..16] == position.0.to_be_bytes()
 }
 
+/// How long the frame and its batch say that they are, if the bytes begin as the frame of this position would; nothing
+/// has been checked.
+pub(crate) fn claimed_bytes(bytes: &[u8], position: Position) -> Option<u64> {
+    let length = bytes.get(4..8)?.try_into().ok().map(u32::from_be_bytes)?;
+    looks_like_frame(bytes, position).then_some(FRAME_BYTES as u64 + u64::from(length))
+}
+
 /// Checks the frame at the start of `bytes`, which should stand at `position`, and its batch.
 /// Without `verify` no checksum is looked at (the S6 mutant).
 pub(crate) fn check_frame(bytes: &[u8], position: Position, verify: bool) -> FrameCheck {

@@ -486,6 +486,28 @@ fn a_flipped_bit_does_not_cost_the_folder_its_format() {
 }
 
 #[test]
+fn a_flipped_bit_in_the_newest_batch_is_rot_and_no_torn_write() {
+    block_on(async {
+        let disk = MemoryDisk::default();
+        let mut rig = open(&disk, Flush::Ack, None).await;
+        rig.append(1, batch(0, &[50], 3)).expect("accepted");
+        rig.settle().await;
+        drop(rig);
+        let path = disk.paths(DIRECTORY, ".log").remove(0);
+        let intact = disk.contents(&path);
+        // Below the frame's length and behind: a length that rots beyond the file's end looks torn.
+        for byte in (0..4).chain(8..intact.len()) {
+            let mut rotten = intact.clone();
+            rotten[byte] ^= 1 << (byte % 8);
+            disk.set_contents(&path, &rotten);
+            let rig = open(&disk, Flush::Ack, None).await;
+            assert!(rig.log.is_fenced(QueueId(1)), "byte {byte} of {}", intact.len());
+            assert_eq!(disk.contents(&path), rotten, "nothing is cut");
+        }
+    });
+}
+
+#[test]
 fn the_metadata_log_comes_back_batch_by_batch() {
     block_on(async {
         let disk = MemoryDisk::default();
