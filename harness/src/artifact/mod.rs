@@ -78,7 +78,8 @@ pub struct SummaryLine {
 pub struct Pace {
     /// Simulated microseconds.
     pub simulated_us: u64,
-    /// Real microseconds of the threads that simulated and judged.
+    /// Real microseconds of the threads that simulated and judged. Not written: the same campaign gives the same summary.
+    #[serde(skip)]
     pub thread_us: u64,
     /// Sends that were acknowledged.
     pub acknowledged_sends: u64,
