@@ -44,6 +44,8 @@ pub const REPLY_QUEUED: &str = "reply-queued";
 pub const SEGMENT_ROLL: &str = "segment-roll";
 /// A follower cut what its leader does not have.
 pub const TRUNCATION: &str = "truncation";
+/// A follower's log parts from its leader's before its own newest epoch began.
+pub const EPOCHS_CUT: &str = "epochs-cut";
 /// A follower began its log anew where its leader's begins.
 pub const LOG_RESTARTED: &str = "log-restarted";
 /// A process began to lead a log in a new epoch.
@@ -119,6 +121,7 @@ pub const POINTS: &[&str] = &[
 pub const EVENTS: &[&str] = &[
     SEGMENT_ROLL,
     TRUNCATION,
+    EPOCHS_CUT,
     LOG_RESTARTED,
     LEADERSHIP_TAKEN,
     ISR_CHANGED,

@@ -10,6 +10,7 @@ use mqassay_harness::check::{Evidence, Finding};
 use mqassay_reports::CaughtMutant;
 use mqassay_scenarios::campaign;
 use mqassay_scenarios::mutants::{self, Culprit, ScoreOptions};
+use mqassay_scenarios::race::{self, Race, RaceLine, Trial};
 use mqassay_scenarios::runner::Run;
 use mqassay_scenarios::score_table;
 use serde::Serialize;
@@ -33,6 +34,8 @@ pub(crate) struct Arguments {
 enum Action {
     /// Try every mutant until it is caught; exits with 1 where one is not, or where the clean broker is blamed
     Run(Score),
+    /// Race guided against blind sampling: runs until each catches a mutant, over independent trials
+    Race(RaceArguments),
     /// Print the score as a table in Markdown, from the small plans that tests replay
     Table(TableArguments),
 }
@@ -45,6 +48,25 @@ struct TableArguments {
     /// Write it between the markers of a document instead of printing it
     #[arg(long, value_name = "FILE")]
     into: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct RaceArguments {
+    /// A mutant to race for; may be given several times
+    #[arg(long = "mutant", value_name = "NAME", required = true)]
+    mutants: Vec<String>,
+    /// Trials of each mutant
+    #[arg(long, value_name = "N", default_value = "9", value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    trials: u64,
+    /// First seed of the first trial; each trial has its own seeds
+    #[arg(long, value_name = "SEED", default_value = "1", value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    first_seed: u64,
+    /// Runs of a trial at most
+    #[arg(long, value_name = "N", default_value = "300", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    runs: u64,
+    /// Threads [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -87,6 +109,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     match &arguments.action {
         None => list(arguments.json),
         Some(Action::Run(score)) => run_score(score, arguments.json),
+        Some(Action::Race(race)) => run_race(race, arguments.json),
         Some(Action::Table(table)) => write_table(table),
     }
 }
@@ -132,6 +155,46 @@ fn list(json: bool) -> Result<Exit, Failure> {
     Ok(Exit::Valid)
 }
 
+fn run_race(arguments: &RaceArguments, json: bool) -> Result<Exit, Failure> {
+    known(&arguments.mutants)?;
+    let race = Race {
+        trials: arguments.trials,
+        first_seed: arguments.first_seed,
+        runs_max: arguments.runs,
+        jobs: jobs(arguments.jobs),
+    };
+    for subject in arguments.mutants.iter().filter_map(|name| mutants::find(name)) {
+        let name = subject.culprit.name();
+        let mut progress = Progress::new(name, arguments.trials);
+        let line = race::run(&subject, &race, &mut |trial| {
+            if !json {
+                let Trial { first_seed, blind, guided } = trial;
+                progress.say(&format!("{name}: from seed {first_seed}: blind {blind} runs, guided {guided}"));
+            }
+            progress.step(name);
+        });
+        let line = line.map_err(Failure::undone)?;
+        if json {
+            tell(&json_line(&line)?);
+        } else {
+            let RaceLine { blind_median, guided_median, blind_mean, guided_mean, .. } = line;
+            tell(&format!(
+                "{name}: median of {} trials: blind {blind_median} runs, guided {guided_median} \
+                 (mean: {blind_mean:.1}, {guided_mean:.1})",
+                arguments.trials
+            ));
+        }
+    }
+    Ok(Exit::Valid)
+}
+
+/// Refuses a name that no mutant has.
+fn known(names: &[String]) -> Result<(), Failure> {
+    let Some(name) = names.iter().find(|name| mutants::find(name).is_none()) else { return Ok(()) };
+    let known: Vec<&str> = mutants::subjects().iter().map(|subject| subject.culprit.name()).collect();
+    Err(Failure::Usage(format!("no mutant {name:?}; known are {}", known.join(", "))))
+}
+
 fn run_score(score: &Score, json: bool) -> Result<Exit, Failure> {
     let options = ScoreOptions {
         seeds: score.seeds.as_ref().map_or(mutants::SEEDS, |seeds| seeds.0.clone()),
@@ -142,10 +205,7 @@ fn run_score(score: &Score, json: bool) -> Result<Exit, Failure> {
         only: score.mutants.clone(),
         crowded: score.crowded,
     };
-    if let Some(name) = score.mutants.iter().find(|name| mutants::find(name).is_none()) {
-        let known: Vec<&str> = mutants::subjects().iter().map(|subject| subject.culprit.name()).collect();
-        return Err(Failure::Usage(format!("no mutant {name:?}; known are {}", known.join(", "))));
-    }
+    known(&score.mutants)?;
     let results = Results::create(&score.runs_dir)?;
     let (found, summary) = perform(&options, json)?;
     results.write_mutants(&found)?;

@@ -1,6 +1,7 @@
 //! `mqassay verify --world process`: the same scenarios on real broker processes and loopback sockets, one run after the
 //! other. Faults that only a simulation can make are left out and named. Not here: the run itself (the harness).
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -293,6 +294,7 @@ pub(crate) fn judged(options: &Options, ran: &Ran, began: Instant) -> Result<Run
         folder::write_run(&kept_in, &kept, &ran.history, &[]).map_err(Failure::undone)?;
     }
     Ok(RunRecord {
+        situations: BTreeSet::new(),
         line,
         events: ran.events.clone().into_iter().filter(|(_, count)| *count > 0).collect(),
         coverage: Default::default(),

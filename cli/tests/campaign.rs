@@ -115,16 +115,15 @@ fn a_campaign_goes_on_where_it_was_interrupted() {
 
 #[test]
 fn every_class_of_fault_strikes_at_every_point_in_one_campaign() {
-    let arguments = ["verify", "points", "--seeds", "1..120", "--keep", "none", "--json"];
+    let arguments = ["verify", "points", "log-cuts", "--seeds", "1..240", "--keep", "none", "--json"];
     let output = mqassay(&arguments);
     assert!(output.status.success(), "{}", stdout(&output));
     let text = stdout(&output);
     let summary: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     let coverage = summary["coverage"].as_object().unwrap();
     assert_eq!(coverage.len(), 19);
-    // A log is cut by a follower alone, and this scenario has one node; it compacts nothing.
-    let is_here = |point: &str| !["log-cut", "segment-unlinked"].contains(&point) && !point.starts_with("compaction-");
-    for (point, classes) in coverage.iter().filter(|(point, _)| is_here(point)) {
+    // A log is cut by a follower alone, in `log-cuts`; a single node goes by all other points.
+    for (point, classes) in coverage {
         for class in ["kill", "power-loss", "pause"] {
             assert!(classes[class].as_u64().unwrap() > 0, "{class} never struck at {point}: {classes}");
         }
@@ -148,7 +147,7 @@ fn guided_campaigns_do_not_depend_on_the_number_of_threads() {
     let blind = folder.path().join("blind");
     mqassay(&["verify", "points", "order", "--seeds", "1..40", "--runs-dir", utf8(&blind)]);
     let changed = results(&blind).0.iter().filter(|(run, hash)| guided.0[run] != **hash).count();
-    assert!((15..40).contains(&changed), "{changed} of 40 plans were changed ones");
+    assert!((8..32).contains(&changed), "{changed} of 40 plans were chosen ones");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 pub mod fingerprint;
 pub mod guided;
 pub mod proof;
+pub mod situations;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -125,12 +126,12 @@ fn run_guided(
 ) -> Result<(), CampaignError> {
     let mut corpus = Corpus::default();
     for round in slots.chunks(guided::ROUND) {
+        let fresh = round.iter().map(|(scenario, seed)| (*scenario, plan(options, scenario, *seed))).collect();
+        let made = corpus.plans_of(fresh, &|scenario, seed| plan(options, scenario, seed)).into_iter();
         let plans: Vec<Slot> = round
             .iter()
-            .map(|(scenario, seed)| {
-                let plan = corpus.plan(scenario, plan(options, scenario, *seed));
-                Slot { scenario, seed: *seed, plan: Some(plan) }
-            })
+            .zip(made)
+            .map(|((scenario, seed), plan)| Slot { scenario, seed: *seed, plan: Some(plan) })
             .collect();
         let goes_on = run_slots(options, &plans, &mut |index, done| {
             if let Some(plan) = &plans[index].plan {
@@ -274,6 +275,10 @@ fn perform(options: &Options, plan: &Plan) -> Result<Run, RunError> {
     }
     let record = if options.keep == Keep::All { runner::Record::Events } else { runner::Record::HashOnly };
     let mut run = runner::run_plan(plan, record)?;
+    // They are kept for guidance alone: there are many.
+    if !options.course.guided {
+        run.situations.clear();
+    }
     if let Some(prover) = options.course.prove.as_ref().filter(|prover| prover.chooses(plan)) {
         run.proof = Some(prover.prove(plan, &run.line.trace_hash)?);
     }

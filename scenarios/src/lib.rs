@@ -9,6 +9,7 @@ pub mod coverage;
 pub mod explain;
 pub mod loss_matrix;
 pub mod mutants;
+pub mod race;
 pub mod runner;
 pub mod score_table;
 pub mod shrink;

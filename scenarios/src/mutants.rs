@@ -64,8 +64,24 @@ pub struct Subject {
 }
 
 /// The deliberate bugs of clients.
-/// Empty as yet: P4 and G4 are in the driver (`driver::mutant`), and no scenario provokes them within its seeds.
-pub const CLIENT_TABLE: &[Subject] = &[];
+pub const CLIENT_TABLE: &[Subject] = &[
+    Subject {
+        culprit: Culprit::Client(ClientMutant::RestampsAppended),
+        grade: "medium",
+        title: "stamps anew what may have been appended, and sends it again",
+        scenarios: &["retry-limits"],
+        anomalies: &["duplicate"],
+        needs: &["one-request", "link-delay", "link-cut", "kill"],
+    },
+    Subject {
+        culprit: Culprit::Client(ClientMutant::OffsetErrorResets),
+        grade: "medium",
+        title: "takes an error of OffsetFetch for \"nothing is committed\"",
+        scenarios: &["resume"],
+        anomalies: &["commit-regression", "commit-lost"],
+        needs: &["kill", "restart", "link-cut", "link-delay"],
+    },
+];
 
 /// Every mutant: the brokers', then the clients'.
 pub fn subjects() -> Vec<Subject> {
@@ -266,6 +282,14 @@ pub const TABLE: &[Row] = &[
         scenarios: &["leader-storm"],
         anomalies: &["no-progress"],
         needs: &["kill", "power-loss", "pause", "restart", "isolate"],
+    },
+    Row {
+        mutant: Mutant::CacheOutlivesCut,
+        grade: "medium",
+        title: "serves from memory what it cut from its log",
+        scenarios: &["deposed"],
+        anomalies: LOST,
+        needs: &["pause", "isolate"],
     },
     Row {
         mutant: Mutant::OwnershipLostOnReassignment,

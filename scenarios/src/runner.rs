@@ -2,7 +2,7 @@
 //! Start at `run_plan`. Not here: many runs (`campaign`), and anything that decides what a history means (the harness).
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -42,8 +42,8 @@ use crate::adapter::disk::NodeDisk;
 use crate::adapter::net::NodeNet;
 use crate::adapter::node::{NodeClock, NodeObserver, NodeRand, ports};
 use crate::adapter::probe::{Sightings, StateSeen};
-use crate::campaign::fingerprint;
 use crate::campaign::proof::ProofError;
+use crate::campaign::{fingerprint, situations};
 
 /// Longest wait of the clients for the topics, in simulated time.
 const TOPICS_BOUND: Duration = Duration::from_secs(20);
@@ -78,6 +78,8 @@ pub struct Run {
     pub point_hits: BTreeMap<String, u64>,
     /// Faults that struck at named points.
     pub point_faults: PointFaults,
+    /// Situations that the run went through.
+    pub situations: BTreeSet<String>,
     /// The trace's events, where they were recorded.
     pub trace_lines: Vec<String>,
     /// What drives lost, by node and time.
@@ -96,6 +98,7 @@ impl Run {
             line: self.line.clone(),
             events: happened.map(|(name, count)| (name.clone(), *count)).collect(),
             coverage: self.point_faults.clone(),
+            situations: self.situations.clone(),
             recovery: recovery::of_history(&self.history),
             fingerprint: fingerprint::of(&self.verdict, &self.history),
             proof: self.proof.clone(),
@@ -389,9 +392,22 @@ fn judged(plan: &Plan, stage: &Stage, outcome: Outcome, began: Instant) -> Run {
     for ((point, class), count) in outcome.point_faults {
         *point_faults.entry(point).or_default().entry(class).or_insert(0) += count;
     }
+    let situations = situations::of(&outcome.happened, &history.marks);
     let (point_hits, trace_lines) = (outcome.point_hits, outcome.trace_lines);
     let (losses, states) = (outcome.losses, Vec::new());
-    Run { line, verdict, history, events, point_hits, point_faults, trace_lines, losses, states, proof: None }
+    Run {
+        line,
+        verdict,
+        history,
+        events,
+        point_hits,
+        point_faults,
+        situations,
+        trace_lines,
+        losses,
+        states,
+        proof: None,
+    }
 }
 
 /// Every event that a run can count, at zero.

@@ -5,13 +5,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use mqassay_broker::mutant::Mutant;
 use mqassay_harness::artifact::ArtifactError;
 use mqassay_harness::artifact::folder::read_plan;
 use mqassay_harness::plan::Plan;
 use thiserror::Error;
 
-use crate::mutants::TABLE;
+use crate::mutants::{Culprit, Subject, subjects};
 
 /// The file that says what each plan of a folder shows.
 pub const EXPECTED: &str = "expected.toml";
@@ -40,20 +39,25 @@ pub enum TableError {
 /// The table in Markdown, from the small plans of a folder.
 pub fn table(folder: &Path) -> Result<String, TableError> {
     let plans = plans(folder)?;
-    let small = |mutant: Mutant| plans.iter().find(|(plan, _)| plan.mutant.as_deref() == Some(mutant.name()));
-    let caught = TABLE.iter().filter(|row| small(row.mutant).is_some()).count();
+    let subjects = subjects();
+    let small = |subject: &Subject| plans.iter().find(|(plan, _)| plan.culprit() == Some(subject.culprit.name()));
+    let caught = subjects.iter().filter(|subject| small(subject).is_some()).count();
     let mut text = format!(
         "{} mutants, each caught by `mqassay mutants run` within 500 seeds, easy ones within 20; {caught} by a small plan \
          that a test replays:\n\n\
-         | a broker that … | caught as | faults | operations |\n|---|---|---:|---:|\n",
-        TABLE.len()
+         | a broker (or, where it says so, a client) that … | caught as | faults | operations |\n|---|---|---:|---:|\n",
+        subjects.len()
     );
-    for row in TABLE {
-        let told = match small(row.mutant) {
+    for row in &subjects {
+        let told = match small(row) {
             Some((plan, anomaly)) => format!("{anomaly} | {} | {}", plan.faults.len(), plan.operation_count()),
             None => format!("{} | | ", row.anomalies.first().copied().unwrap_or_default()),
         };
-        text.push_str(&format!("| {} | {told} |\n", row.title));
+        let who = match row.culprit {
+            Culprit::Broker(_) => "",
+            Culprit::Client(_) => "a client that ",
+        };
+        text.push_str(&format!("| {who}{} | {told} |\n", row.title));
     }
     Ok(text)
 }

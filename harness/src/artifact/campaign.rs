@@ -1,7 +1,7 @@
 //! What a campaign keeps of each run beside its line, and how runs and shards add up to a summary.
 //! Not here: what a campaign runs, and its files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,9 @@ pub struct RunRecord {
     /// Faults that struck at points.
     #[serde(default)]
     pub coverage: PointFaults,
+    /// Situations that it went through, in a guided campaign (`scenarios::campaign::situations`).
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub situations: BTreeSet<String>,
     /// Time from each fault to the next acknowledged send, by class of fault.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub recovery: RecoveryTimes,
@@ -229,6 +232,7 @@ mod tests {
             wall_seconds: 0.1,
         };
         RunRecord {
+            situations: BTreeSet::new(),
             line,
             events: BTreeMap::from([("kill".to_owned(), seed)]),
             recovery: RecoveryTimes::new(),

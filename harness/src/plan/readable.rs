@@ -21,6 +21,9 @@ pub fn to_toml(plan: &Plan, comment: &str) -> String {
     if let Some(mutant) = &plan.mutant {
         entry("mutant", inline(mutant));
     }
+    if let Some(mutant) = &plan.client_mutant {
+        entry("client_mutant", inline(mutant));
+    }
     if let Some(trace) = &plan.recorded_trace {
         entry("recorded_trace", inline(trace));
     }
@@ -66,7 +69,8 @@ mod tests {
             link-cut = 2\none-request = 1\nlink-hold = 1\nsync-error = 1\nat-point = 0.5\npoints = [\"a\"]\n";
         let scenario = Scenario::parse("s.toml", text).unwrap();
         for seed in 1..20 {
-            let plan = sample(&scenario, seed, (seed % 2 == 0).then_some("S1"));
+            let mut plan = sample(&scenario, seed, (seed % 2 == 0).then_some("S1"));
+            plan.client_mutant = (seed % 3 == 0).then(|| "P4".to_owned());
             let text = to_toml(&plan, "Two lines,\nof comment.");
             assert!(text.starts_with("# Two lines,\n# of comment.\n"));
             assert!(text.lines().count() < plan.operation_count() + plan.faults.len() + 60, "{text}");

@@ -1,9 +1,10 @@
 //! Shrinking: delta debugging over plans. From a plan that shows an anomaly to a small one that shows the same anomaly
 //! by the same kind of evidence. Start at `shrink`; `search` runs candidates side by side, `pieces` says what can be
-//! left out, `values` what can be made simpler. Pure but for the oracle that it is given, so that any world can be
-//! behind it. Not here: running plans, and what to do with the result.
+//! left out, `salts` what can be left out under other draws, `values` what can be made simpler. Pure but for the oracle
+//! that it is given, so that any world can be behind it. Not here: running plans, and what to do with the result.
 
 mod pieces;
+mod salts;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -102,6 +103,7 @@ pub fn shrink<'a>(plan: &Plan, oracle: &'a Oracle<'a>, options: Options<'a>) -> 
     loop {
         let before = search.steps();
         pieces::drop_pieces(&mut search);
+        salts::drop_under_other_salts(&mut search);
         // Values only when the pieces are settled: there are few of them then, and runs are short.
         values::simplify(&mut search);
         if search.is_stopped() || search.steps() == before {

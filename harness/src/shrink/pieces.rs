@@ -59,7 +59,7 @@ fn clear_clients(plan: &mut Plan, range: Range<usize>) {
 }
 
 /// Operations are numbered through all clients.
-fn drop_operations(plan: &mut Plan, range: Range<usize>) {
+pub(super) fn drop_operations(plan: &mut Plan, range: Range<usize>) {
     let mut number = 0;
     for client in &mut plan.clients {
         client.operations.retain(|_| {

@@ -229,3 +229,14 @@ fn when_the_time_is_over_the_best_so_far_is_the_result() {
     assert!((2..12).contains(&shrunk.plan.faults.len()), "{} faults", shrunk.plan.faults.len());
     assert_eq!(told.last().map(|progress| progress.faults), Some(shrunk.plan.faults.len()));
 }
+
+#[test]
+fn a_fault_that_only_the_draws_made_needful_is_left_out_under_another_salt() {
+    // One fault suffices; but with fewer than all of them half of the salts hide what it does.
+    let is_hidden = |plan: &Plan| plan.faults.len() < 4 && plan.salt % 2 == 1;
+    let oracle = |plan: &Plan| (!plan.faults.is_empty() && !is_hidden(plan)).then(|| BTreeSet::from([WANTED]));
+    let start = plan(1, 4);
+    assert!(is_hidden(&Plan { faults: Vec::new(), ..start.clone() }), "its own salt is one of those");
+    let shrunk = shrink(&start, &oracle, unbounded(2, &mut |_| {}));
+    assert_eq!((shrunk.plan.faults.len(), shrunk.plan.salt % 2), (1, 0));
+}

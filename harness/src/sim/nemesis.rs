@@ -12,7 +12,7 @@ use super::counters::Counters;
 use super::disk::{Drive, FileLoss, SimDisk};
 use super::flag::Flag;
 use super::net::{Down, Fabric, SimNet};
-use super::node::NodeEnd;
+use super::node::{NodeEnd, NodeEvent};
 use super::pause::Pause;
 use super::trace::{Actor, Trace};
 use crate::history::Mark;
@@ -40,6 +40,7 @@ struct State {
     nodes: Vec<NodeState>,
     crashes: Vec<Crash>,
     marks: Vec<Mark>,
+    happened: Vec<NodeEvent>,
     struck: BTreeSet<u32>,
     points: BTreeMap<&'static str, u64>,
     point_faults: BTreeMap<(&'static str, &'static str), u64>,
@@ -187,8 +188,12 @@ impl Nemesis {
     }
 
     pub(crate) fn node_event(&self, node: u32, name: &'static str, count: u64) {
-        self.trace.event(self.time.now_us(), Actor::Node(node), name, &[("count", count)]);
+        let at_us = self.time.now_us();
+        self.trace.event(at_us, Actor::Node(node), name, &[("count", count)]);
         self.counters.add(name, count);
+        if count > 0 {
+            self.state.borrow_mut().happened.push(NodeEvent { at_us, node, name });
+        }
     }
 
     /// Whether this process of the node is the present one and its ports are open.
@@ -362,6 +367,11 @@ impl Nemesis {
 
     pub(crate) fn take_marks(&self) -> Vec<Mark> {
         std::mem::take(&mut self.state.borrow_mut().marks)
+    }
+
+    /// What the nodes told, in order of time.
+    pub(crate) fn take_happened(&self) -> Vec<NodeEvent> {
+        std::mem::take(&mut self.state.borrow_mut().happened)
     }
 
     /// Indices of the plan's faults that struck, sorted.

@@ -39,6 +39,17 @@ pub struct SimNode {
     pub stop: Flag,
 }
 
+/// Something that a node told of itself, beside the points at which it stood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeEvent {
+    /// Microseconds since the run began.
+    pub at_us: u64,
+    /// The node.
+    pub node: u32,
+    /// What happened.
+    pub name: &'static str,
+}
+
 /// How a node's process ended by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeEnd {

@@ -16,7 +16,7 @@ use super::disk::{Drive, DriveOptions, FileLoss};
 use super::flag::{Flag, Phase};
 use super::nemesis::Nemesis;
 use super::net::{Fabric, FabricOptions, host_name};
-use super::node::{ActorTrace, NodeEnd, NodeHost, SimClient, SimNode, run_process};
+use super::node::{ActorTrace, NodeEnd, NodeEvent, NodeHost, SimClient, SimNode, run_process};
 use super::trace::{Actor, Trace};
 use crate::history::Mark;
 use crate::plan::draws::{Draws, draw_at};
@@ -80,6 +80,8 @@ pub struct Outcome {
     pub trace_lines: Vec<String>,
     /// Counts of what happened, by name.
     pub events: BTreeMap<String, u64>,
+    /// What the nodes told, in order of time.
+    pub happened: Vec<NodeEvent>,
     /// How often the nodes stood at each point, by name.
     pub point_hits: BTreeMap<String, u64>,
     /// How often a fault struck at a point, by (point, class of fault).
@@ -260,6 +262,7 @@ impl World {
             trace_events: self.trace.events(),
             trace_lines: self.trace.take_lines(),
             events: self.counters.all(),
+            happened: self.nemesis.take_happened(),
             point_hits: self.nemesis.point_hits(),
             point_faults: self.nemesis.point_faults(),
             faults_struck: self.nemesis.struck(),

@@ -1,32 +1,35 @@
-//! Guided sampling: plans whose runs reached something new (a fault at a point, an event, an order of magnitude of an
-//! event's count) are kept, and later plans are changes of them. A function of the seeds: plans are made in rounds of
-//! fixed size, so the number of threads changes nothing. Start at `Corpus::plan`.
+//! Guided sampling. Half of the plans stay as sampled. Each of the others is the most promising of several candidates:
+//! other samples of the scenario, and changes of kept plans, those whose runs reached what few others did. A run reaches
+//! faults at points, events with the order of magnitude of their count, and situations (`situations`); it is worth the
+//! more, the rarer those are. `foresight` says what a candidate promises, before it runs. Nobody looks at verdicts, or at
+//! the mutant. A function of the seeds: plans are made in rounds of fixed size, so the number of threads changes nothing.
+//! Start at `Corpus::plans_of`.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod changes;
+mod foresight;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use mqassay_harness::artifact::RunRecord;
+use mqassay_harness::plan::Plan;
 use mqassay_harness::plan::draws::{Draws, draw_at};
 use mqassay_harness::plan::scenario::Scenario;
-use mqassay_harness::plan::{Fault, Plan, Trigger};
+
+use changes::{CHANGES_MAX, KEPT_SETTING, change};
+use foresight::{Foresight, traits};
 
 /// Plans made from what is known so far, before it is looked at again.
 pub const ROUND: usize = 8;
-/// Share of the plans that are changes of kept ones; the others are sampled as ever.
-const SHARE_MUTATED: f64 = 0.75;
-/// Kept plans that are drawn; the one that reached the rarest, with few changes made of it, is taken.
-const CANDIDATES: u64 = 4;
+/// Share of the plans that are chosen; the others are sampled as ever.
+const SHARE_GUIDED: f64 = 0.5;
+/// Candidates among which a plan is chosen.
+const CANDIDATES: u64 = 16;
+/// Share of the candidates that are changes of kept plans; the others are samples.
+const SHARE_CHANGED: f64 = 0.5;
 /// Share of the changed plans that have the kept plan's faults and settings, and the freshly sampled rest.
 const SHARE_CROSSED: f64 = 0.6;
-/// Changes of one plan at most.
-const CHANGES_MAX: u64 = 3;
-/// Faults of a plan at most, so that plans do not grow without end.
-const FAULTS_MAX: usize = 24;
-/// Occurrence of a point at which a fault is placed, at most.
-const OCCURRENCE_MAX: u64 = 12;
-/// A fault is moved by so much at most, in milliseconds, either way.
-const MOVE_MS_MAX: u64 = 800;
-/// The number of partitions of an automatic topic is written in the plan's topics, so this setting stays with them.
-const KEPT_SETTING: &str = "default-partitions";
+/// Runs of a scenario that are remembered: the newest.
+const REMEMBERED: usize = 256;
 
 /// Something that a run can reach.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,179 +38,182 @@ enum Reached {
     FaultAt(String, String),
     /// An event, with the order of magnitude of its count (the number of binary digits).
     Event(String, u32),
+    /// A situation.
+    Situation(String),
 }
 
-/// What a scenario's runs have reached, with how many of them did, and the plans that were first.
+/// Samples a plan of a scenario with a seed.
+pub type Sample<'a> = dyn Fn(&Scenario, u64) -> Plan + 'a;
+
+/// What a scenario's runs have reached, with how many of them did, and the newest of them.
 #[derive(Debug, Default)]
-struct Kept {
+struct Known {
+    runs: u64,
     reached: BTreeMap<Reached, u64>,
-    plans: Vec<Parent>,
+    newest: VecDeque<Past>,
+    /// Plans that reached something new.
+    kept: u64,
 }
 
-/// A kept plan.
+/// A run that is remembered.
 #[derive(Debug)]
-struct Parent {
+struct Past {
     plan: Plan,
-    /// What its run reached.
+    traits: BTreeSet<String>,
     reached: BTreeSet<Reached>,
+    /// Whether it reached something new.
+    is_kept: bool,
     /// Changes made of it so far.
     changes: u64,
+    /// What it was worth when it was last appraised.
+    worth: f64,
 }
 
-impl Kept {
-    /// How little has been made of a plan that reached something rare: the least is worth most.
-    fn rank(&self, index: usize) -> u64 {
-        let Parent { reached, changes, .. } = &self.plans[index];
-        let rarest = reached.iter().filter_map(|what| self.reached.get(what)).min().copied().unwrap_or(u64::MAX);
-        rarest.saturating_mul(1 + changes)
+impl Known {
+    /// Appraises the remembered runs by how rare is what they reached, the sum of their surprises in nats, and gives what
+    /// their plans foretell.
+    fn appraise(&mut self) -> Foresight {
+        let mut foresight = Foresight::default();
+        let surprise = |count: &u64| (self.runs as f64 / *count as f64).ln();
+        for past in &mut self.newest {
+            past.worth = past.reached.iter().filter_map(|what| self.reached.get(what)).map(surprise).sum();
+            foresight.learn(&past.traits, past.worth);
+        }
+        foresight
+    }
+
+    /// A kept plan, drawn by its worth, less for each change that was made of it; none where nothing was kept.
+    fn parent(&mut self, draws: &Draws) -> Option<&mut Past> {
+        let energy = |past: &Past| if past.is_kept { past.worth / (1 + past.changes) as f64 } else { 0.0 };
+        let energies: Vec<f64> = self.newest.iter().map(energy).collect();
+        let mut drawn =
+            draws.range("parent", 0, 0, 1 << 32) as f64 / (1u64 << 32) as f64 * energies.iter().sum::<f64>();
+        let chosen = energies.iter().position(|energy| {
+            drawn -= energy;
+            *energy > 0.0 && drawn <= 0.0
+        })?;
+        self.newest.get_mut(chosen)
     }
 }
 
-/// The kept plans of all scenarios.
+/// What is known of all scenarios.
 #[derive(Debug, Default)]
 pub struct Corpus {
-    scenarios: BTreeMap<String, Kept>,
+    scenarios: BTreeMap<String, Known>,
 }
 
 impl Corpus {
-    /// Plans that are kept, over all scenarios.
-    pub fn plans(&self) -> usize {
-        self.scenarios.values().map(|kept| kept.plans.len()).sum()
+    /// Plans that reached something new, over all scenarios.
+    pub fn plans(&self) -> u64 {
+        self.scenarios.values().map(|known| known.kept).sum()
     }
 
     /// Learns from a finished run; whether it reached something new, so that its plan is kept.
     pub fn learn(&mut self, plan: &Plan, run: &RunRecord) -> bool {
-        let mut reached = BTreeSet::new();
-        for (point, classes) in &run.coverage {
-            let struck = classes.iter().filter(|(_, count)| **count > 0);
-            reached.extend(struck.map(|(class, _)| Reached::FaultAt(point.clone(), class.clone())));
-        }
-        let happened = run.events.iter().filter(|(_, count)| **count > 0);
-        reached.extend(happened.map(|(name, count)| Reached::Event(name.clone(), count.ilog2())));
-        let kept = self.scenarios.entry(plan.scenario.clone()).or_default();
-        let known = kept.reached.len();
+        let reached = reached(run);
+        let known = self.scenarios.entry(plan.scenario.clone()).or_default();
+        let before = known.reached.len();
         for what in &reached {
-            *kept.reached.entry(what.clone()).or_insert(0) += 1;
+            *known.reached.entry(what.clone()).or_insert(0) += 1;
         }
-        let is_new = kept.reached.len() > known;
-        if is_new {
-            kept.plans.push(Parent { plan: plan.clone(), reached, changes: 0 });
+        known.runs += 1;
+        let is_kept = known.reached.len() > before;
+        known.kept += u64::from(is_kept);
+        known.newest.push_back(Past {
+            traits: traits(plan),
+            plan: plan.clone(),
+            reached,
+            is_kept,
+            changes: 0,
+            worth: 0.0,
+        });
+        if known.newest.len() > REMEMBERED {
+            known.newest.pop_front();
         }
-        is_new
+        is_kept
     }
 
-    /// The plan for a scenario and a seed: the one freshly sampled, or a change of a kept one.
-    pub fn plan(&mut self, scenario: &Scenario, fresh: Plan) -> Plan {
+    /// The plans of a round, from those that were freshly sampled for it.
+    pub fn plans_of(&mut self, round: Vec<(&Scenario, Plan)>, sample: &Sample<'_>) -> Vec<Plan> {
+        let names: BTreeSet<String> = round.iter().map(|(scenario, _)| scenario.name.clone()).collect();
+        let known = self.scenarios.iter_mut().filter(|(name, _)| names.contains(*name));
+        let foresights: BTreeMap<String, Foresight> =
+            known.map(|(name, known)| (name.clone(), known.appraise())).collect();
+        let plan = |(scenario, fresh): (&Scenario, Plan)| match foresights.get(&scenario.name) {
+            Some(foresight) => self.plan(scenario, fresh, foresight, sample),
+            None => fresh,
+        };
+        round.into_iter().map(plan).collect()
+    }
+
+    /// The plan for a scenario and a seed: the one freshly sampled, or the most promising candidate.
+    fn plan(&mut self, scenario: &Scenario, fresh: Plan, foresight: &Foresight, sample: &Sample<'_>) -> Plan {
         let draws = Draws::new(draw_at(fresh.salt, "guided", fresh.seed, 0));
-        let Some(kept) = self.scenarios.get_mut(&scenario.name).filter(|kept| !kept.plans.is_empty()) else {
-            return fresh;
-        };
-        if !draws.chance("is-mutated", 0, SHARE_MUTATED) {
+        let Some(known) = self.scenarios.get_mut(&scenario.name) else { return fresh };
+        if !draws.chance("is-guided", 0, SHARE_GUIDED) {
             return fresh;
         }
-        let last = kept.plans.len() as u64 - 1;
-        let candidates = (0..CANDIDATES).map(|_| draws.range("parent", 0, 0, last) as usize);
-        let parent = candidates.min_by_key(|index| kept.rank(*index)).expect("there are candidates");
-        let parent = &mut kept.plans[parent];
-        parent.changes += 1;
-        let is_crossed = draws.chance("is-crossed", 0, SHARE_CROSSED) && parent.plan.world.nodes == fresh.world.nodes;
-        let mut plan = if is_crossed {
-            // The kept plan's faults meet another workload: where they strike is near to what was reached, and new.
-            let mut settings = parent.plan.settings.clone();
-            settings
-                .extend(fresh.settings.get_key_value(KEPT_SETTING).map(|(key, value)| (key.clone(), value.clone())));
-            Plan { faults: parent.plan.faults.clone(), settings, ..fresh.clone() }
-        } else {
-            Plan { seed: fresh.seed, ..parent.plan.clone() }
-        };
-        for _ in 0..draws.range("changes", 0, 1, CHANGES_MAX) {
-            change(&mut plan, scenario, &fresh, &draws);
-        }
-        plan
-    }
-}
-
-/// One change; where there is nothing to change in the way that was drawn, the plan stays as it was.
-fn change(plan: &mut Plan, scenario: &Scenario, fresh: &Plan, draws: &Draws) {
-    const WAYS: u64 = 9;
-    match draws.range("way", 0, 1, WAYS) {
-        1 => swap_setting(plan, scenario, draws),
-        // Faults make runs go wrong, so the way that adds one is drawn more often.
-        2 | 8 | 9 => bring_fault(plan, fresh, draws),
-        way => {
-            let Some(last) = (plan.faults.len() as u64).checked_sub(1) else { return };
-            let fault = &mut plan.faults[draws.range("fault", 0, 0, last) as usize];
-            match way {
-                3 => fault.salt = draws.draw("salt", 0) >> 1,
-                4 => move_fault(fault, plan.world.safety_ms, draws),
-                5 => change_point(fault, scenario, draws),
-                6 => change_occurrence(fault, draws),
-                _ => change_trigger(fault, plan.world.nodes, scenario, draws),
+        let mut best: Option<(f64, Plan)> = None;
+        for number in 0..CANDIDATES {
+            let candidate = candidate(known, scenario, sample, fresh.seed, number, &draws);
+            let promise = foresight.promise(&traits(&candidate));
+            if best.as_ref().is_none_or(|(most, _)| promise > *most) {
+                best = Some((promise, candidate));
             }
         }
+        best.map_or(fresh, |(_, plan)| plan)
     }
 }
 
-fn swap_setting(plan: &mut Plan, scenario: &Scenario, draws: &Draws) {
-    let settings: Vec<_> = scenario.settings.iter().filter(|(key, _)| key.as_str() != KEPT_SETTING).collect();
-    if !settings.is_empty() {
-        let (key, choices) = draws.pick("setting", 0, &settings);
-        plan.settings.insert((*key).clone(), draws.pick("choice", 0, choices).clone());
+/// What a run reached.
+fn reached(run: &RunRecord) -> BTreeSet<Reached> {
+    let mut reached = BTreeSet::new();
+    for (point, classes) in &run.coverage {
+        let struck = classes.iter().filter(|(_, count)| **count > 0);
+        reached.extend(struck.map(|(class, _)| Reached::FaultAt(point.clone(), class.clone())));
     }
+    let happened = run.events.iter().filter(|(_, count)| **count > 0);
+    reached.extend(happened.map(|(name, count)| Reached::Event(name.clone(), count.ilog2())));
+    reached.extend(run.situations.iter().cloned().map(Reached::Situation));
+    reached
 }
 
-/// A fault of the freshly sampled plan joins, or takes another's place where the plan is full.
-fn bring_fault(plan: &mut Plan, fresh: &Plan, draws: &Draws) {
-    if fresh.faults.is_empty() || fresh.world.nodes > plan.world.nodes || fresh.clients.len() > plan.clients.len() {
-        return;
+/// A candidate for the place of a freshly sampled plan: another sample, or a change of a kept plan.
+fn candidate(
+    known: &mut Known,
+    scenario: &Scenario,
+    sample: &Sample<'_>,
+    seed: u64,
+    number: u64,
+    draws: &Draws,
+) -> Plan {
+    let sampled = Plan { seed, ..sample(scenario, draws.draw("another", number) >> 1) };
+    if !draws.chance("is-changed", 0, SHARE_CHANGED) {
+        return sampled;
     }
-    let fault = draws.pick("brought", 0, &fresh.faults).clone();
-    if plan.faults.len() < FAULTS_MAX {
-        plan.faults.push(fault);
+    let Some(parent) = known.parent(draws) else { return sampled };
+    parent.changes += 1;
+    let is_crossed = draws.chance("is-crossed", 0, SHARE_CROSSED) && parent.plan.world.nodes == sampled.world.nodes;
+    let mut plan = if is_crossed {
+        // The kept plan's faults meet another workload: where they strike is near to what was reached, and new.
+        let mut settings = parent.plan.settings.clone();
+        settings.extend(sampled.settings.get_key_value(KEPT_SETTING).map(|(key, value)| (key.clone(), value.clone())));
+        Plan { faults: parent.plan.faults.clone(), settings, ..sampled.clone() }
     } else {
-        let place = draws.range("replaced", 0, 0, plan.faults.len() as u64 - 1) as usize;
-        plan.faults[place] = fault;
-    }
-}
-
-fn move_fault(fault: &mut Fault, safety_ms: u64, draws: &Draws) {
-    let (Trigger::At { at_ms } | Trigger::Point { armed_ms: at_ms, .. }) = &mut fault.trigger;
-    let moved = (*at_ms + draws.range("move", 0, 0, 2 * MOVE_MS_MAX)).saturating_sub(MOVE_MS_MAX);
-    *at_ms = moved.min(safety_ms);
-}
-
-fn change_point(fault: &mut Fault, scenario: &Scenario, draws: &Draws) {
-    if let Trigger::Point { name, .. } = &mut fault.trigger
-        && !scenario.faults.points.is_empty()
-    {
-        name.clone_from(draws.pick("point", 0, &scenario.faults.points));
-    }
-}
-
-fn change_occurrence(fault: &mut Fault, draws: &Draws) {
-    if let Trigger::Point { occurrence, .. } = &mut fault.trigger {
-        *occurrence = draws.range("occurrence", 0, 1, OCCURRENCE_MAX) as u32;
-    }
-}
-
-/// From a time to a point, or back.
-fn change_trigger(fault: &mut Fault, nodes: u32, scenario: &Scenario, draws: &Draws) {
-    fault.trigger = match &fault.trigger {
-        Trigger::Point { armed_ms, .. } => Trigger::At { at_ms: *armed_ms },
-        Trigger::At { at_ms } if !scenario.faults.points.is_empty() => Trigger::Point {
-            name: draws.pick("point", 0, &scenario.faults.points).clone(),
-            node: draws.range("node", 0, 0, u64::from(nodes) - 1) as u32,
-            occurrence: draws.range("occurrence", 0, 1, OCCURRENCE_MAX) as u32,
-            armed_ms: *at_ms,
-        },
-        Trigger::At { at_ms } => Trigger::At { at_ms: *at_ms },
+        Plan { seed: sampled.seed, ..parent.plan.clone() }
     };
+    for _ in 0..draws.range("changes", 0, 1, CHANGES_MAX) {
+        change(&mut plan, scenario, &sampled, draws);
+    }
+    plan
 }
 
 #[cfg(test)]
 mod tests {
+    use mqassay_harness::plan::Trigger;
     use mqassay_harness::plan::sample::sample;
 
+    use super::changes::FAULTS_MAX;
     use super::*;
     use crate::catalogue;
 
@@ -250,7 +256,11 @@ mod tests {
             let mut corpus = Corpus::default();
             let mut plans = Vec::new();
             for seed in 1..=300 {
-                let plan = corpus.plan(&scenario, sample(&scenario, seed, None));
+                let plan = corpus
+                    .plans_of(vec![(&scenario, sample(&scenario, seed, None))], &|scenario, seed| {
+                        sample(scenario, seed, None)
+                    })
+                    .remove(0);
                 corpus.learn(&plan, &record(&[("kill", 1 << (seed % 40))], None));
                 plans.push(plan);
             }
@@ -259,7 +269,7 @@ mod tests {
         let plans = grown();
         assert_eq!(plans, grown());
         let changed = plans.iter().filter(|plan| **plan != sample(&scenario, plan.seed, None)).count();
-        assert!((180..=260).contains(&changed), "{changed} of 300 were changed");
+        assert!((120..=180).contains(&changed), "{changed} of 300 were changed");
         for plan in &plans {
             assert!(plan.faults.len() <= FAULTS_MAX);
             for (key, value) in &plan.settings {

@@ -103,6 +103,9 @@ impl Core {
             }
             Copied::Diverging { epoch, end } => {
                 let cut = parting(log, LeaderEpoch(epoch), end, self.mutant);
+                if cut.is_some_and(|to| log.epochs().iter().last().is_some_and(|newest| to < newest.start)) {
+                    effects.events.push((points::EPOCHS_CUT, 1));
+                }
                 match cut {
                     Some(to) => log.truncate(to, &mut effects.disk),
                     None => {
