@@ -71,7 +71,8 @@ fn crowded_plans_that_catch_mutants_become_small() {
     let runs = text_of(folder.path());
     let mut arguments = vec!["mutants", "run", "--crowded", "--shrink", "600", "--json", "--runs-dir", runs];
     // Those whose plans take thousands of runs to become small are left to the command.
-    let mutants = ["S1", "S2", "S6", "P3", "window-not-recovered", "torn-tail-kept", "R1", "P1", "S4"];
+    let mutants =
+        ["S1", "S2", "S6", "P3", "window-not-recovered", "torn-tail-kept", "R1", "P1", "S4", "S12", "P4", "R10"];
     mutants.iter().for_each(|name| arguments.extend(["--mutant", name]));
     let (_, lines, told) = mqassay(&arguments);
     let (_, mutants) = lines.split_last().expect("there is a summary");
