@@ -481,11 +481,14 @@ impl<'a> Session<'a> {
             self.verdicts[index].verdict = self.verdicts[index].verdict.max(VerdictKind::Unknown);
             self.remark(format!("{} was left out from the first failure on: {reason}.", target.name));
         }
+        // What a crash lost or repeated is just what such a plan is to show.
+        let is_crash = self.plan.availability.is_some();
         for (target, tally) in self.systems.iter().zip(self.verdicts.clone()) {
             if tally.verdict != VerdictKind::Valid {
                 let name = &target.name;
-                self.result.rows.retain(|row| row.system != *name);
-                self.result.ratios.retain(|ratio| !ratio.ratio_of.contains(name));
+                let counts = |of: &str| of != name && (is_crash || !is_shape_of(of, name));
+                self.result.rows.retain(|row| counts(&row.system));
+                self.result.ratios.retain(|ratio| ratio.ratio_of.iter().all(|of| counts(of)));
                 self.result.spectra.retain(|spectrum| spectrum.system != *name);
                 self.result.sweeps.retain(|sweep| sweep.system != *name);
                 self.result.targets.iter_mut().for_each(|part| part.met = false);
@@ -562,3 +565,19 @@ const ACHIEVED_SHARE_MINIMUM: f64 = 0.99;
 const WARM_UP_RECORDS_MAXIMUM: u64 = 2_000_000;
 /// What a record without key and headers adds to its value in a batch, at most.
 const RECORD_OVERHEAD_BYTES: u32 = 32;
+
+/// Whether a figure's name is that of one shape of a system's load, as in `kafka, 64 queues`.
+fn is_shape_of(figure: &str, system: &str) -> bool {
+    figure.strip_prefix(system).is_some_and(|rest| rest.starts_with(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_shape_of;
+
+    #[test]
+    fn a_shape_belongs_to_the_system_with_the_whole_name() {
+        assert!(is_shape_of("kafka, 64 queues", "kafka"));
+        assert!(!is_shape_of("kafka", "kafka") && !is_shape_of("rabbitmq-quorum, 64 queues", "rabbitmq"));
+    }
+}
