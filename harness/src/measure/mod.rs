@@ -8,5 +8,6 @@ pub mod manifest;
 pub mod percentile;
 pub mod result;
 pub mod schedule;
+pub mod search;
 pub mod statistics;
 pub mod steady;

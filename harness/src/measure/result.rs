@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::statistics::VALUES_MINIMUM;
+use super::statistics::{Interval, VALUES_MINIMUM};
 
 /// Everything that one bench run found.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -29,8 +29,17 @@ pub struct BenchResult {
     /// Runs through a broker's crash.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timelines: Vec<Timeline>,
+    /// Searches for the highest rate under a latency bound.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub searches: Vec<RateSearch>,
+    /// Trials in which a slowdown was to be found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trials: Vec<SlowdownTrial>,
     /// The verdict on each system's messages of this run.
     pub verdicts: Vec<SystemVerdict>,
+    /// Systems that were not measured, or not to the end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
     /// Things a reader must know: classes that differ, client-bound figures, what was not measured and why.
     pub remarks: Vec<String>,
 }
@@ -78,6 +87,12 @@ impl RatioRow {
     /// Whether there are enough pairs for a 95 % interval. Without, no difference may be told from it.
     pub fn has_interval(&self) -> bool {
         self.pairs as usize >= VALUES_MINIMUM
+    }
+
+    /// The smallest change, as a fraction, that the pairs would show; none where there is no interval.
+    pub fn smallest_detectable_effect(&self) -> Option<f64> {
+        let interval = Interval { value: self.ratio, low: self.low, high: self.high };
+        self.has_interval().then(|| interval.smallest_detectable_effect()).filter(|effect| effect.is_finite())
     }
 }
 
@@ -214,6 +229,81 @@ pub struct TimelinePoint {
     pub latency_max_ns: Option<u64>,
 }
 
+/// The search for the highest rate that one system holds under a latency bound. It is a curve: latency over offered rate,
+/// with the bound as a line and the knee where the points leave it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RateSearch {
+    /// The system's name.
+    pub system: String,
+    /// Whose latency is bounded, 0 to 100, exclusive.
+    pub percentile: f64,
+    /// The bound on it, nanoseconds from the intended send.
+    pub bound_ns: u64,
+    /// Every rate that was tried, in the order in which it was.
+    pub points: Vec<SearchPoint>,
+    /// The highest rate that all confirming runs held, records a second; none where no rate was.
+    pub confirmed_records_per_second: Option<f64>,
+    /// The lowest rate above it that was not held, records a second; none where the search met none.
+    pub failed_records_per_second: Option<f64>,
+    /// How often the confirmed rate the same client reaches against a broker that does nothing, as far as was tried; below
+    /// 1.5 the client may be what ended the search. None where it was not tried.
+    pub client_headroom: Option<f64>,
+}
+
+/// One rate that was tried.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SearchPoint {
+    /// Offered rate, records a second.
+    pub offered_records_per_second: f64,
+    /// Rate at which records were consumed, records a second.
+    pub achieved_records_per_second: f64,
+    /// By how much the backlog (records that are due and not consumed) grew a second, as a share of the offered rate.
+    pub backlog_slope: f64,
+    /// Median latency from the intended send; none where too few samples lie beyond it.
+    pub latency_p50_ns: Option<u64>,
+    /// Latency at the search's percentile; none where too few samples lie beyond it.
+    pub latency_ns: Option<u64>,
+    /// The longest latency; none without samples.
+    pub latency_max_ns: Option<u64>,
+    /// Whether it was a confirming run and no probe.
+    pub is_confirming: bool,
+    /// Why the rate was not held; none where it was.
+    pub failed: Option<String>,
+}
+
+/// One trial of the instrument: a broker against a second one that may have been slowed down on purpose.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SlowdownTrial {
+    /// By which fraction the second was slowed down; 0 where it was not.
+    pub injected: f64,
+    /// By which fraction it was, by its own threads' times.
+    pub realised: f64,
+    /// Median of the rounds' ratios of CPU per message, second over first.
+    pub ratio: f64,
+    /// Lower end of its 95 % interval.
+    pub low: f64,
+    /// Upper end of its 95 % interval.
+    pub high: f64,
+    /// How likely the rounds are to look so where nothing was slowed down.
+    pub probability: f64,
+    /// Whether a slowdown was told.
+    pub is_found: bool,
+    /// How long it took, seconds.
+    pub seconds: f64,
+    /// CPU per message of each pair of blocks, nanoseconds, first and second broker, by round: brokers are started anew for
+    /// each.
+    pub rounds: Vec<Vec<[f64; 2]>>,
+}
+
+/// A system that was not measured, or not to the end. As a line of `--json` its two fields tell it from every other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// The system's name.
+    pub left_out: String,
+    /// Why.
+    pub reason: String,
+}
+
 /// The verdict on one system's messages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SystemVerdict {
@@ -260,6 +350,14 @@ pub const METRICS: &[(&str, &str, bool)] = &[
     ("end_to_end_max_ns", "ns", false),
     ("schedule_lag_p99_ns", "ns", false),
     ("client_headroom", "ratio", true),
+    ("client_headroom_consume", "ratio", true),
+    ("rate_within_bound_records_per_second", "records/s", true),
+    ("cold_broker_cpu_ns_per_message", "ns", false),
+    ("cold_produce_records_per_second", "records/s", true),
+    ("warm_up_seconds", "s", false),
+    ("timestamp_lookup_ns", "ns", false),
+    ("replay_records_per_second", "records/s", true),
+    ("not_positive_samples", "samples", false),
     ("effects_lost", "effects", false),
     ("effects_doubled", "effects", false),
     ("messages_lost", "messages", false),

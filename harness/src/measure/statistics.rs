@@ -66,6 +66,41 @@ pub fn ratio_interval(pairs: &[(f64, f64)], seed: u64) -> Option<Interval> {
     Some(Interval { value: interval.value.exp(), low: interval.low.exp(), high: interval.high.exp() })
 }
 
+/// The slope of points (x, y) by the method of Theil and Sen: the median of the slopes between all pairs, so that a stall
+/// in a few points does not tilt it. None where no two points differ in x.
+pub fn slope(points: &[(f64, f64)]) -> Option<f64> {
+    let mut slopes = Vec::new();
+    for (index, first) in points.iter().enumerate() {
+        slopes.extend(
+            points[index + 1..]
+                .iter()
+                .filter(|second| second.0 != first.0)
+                .map(|second| (second.1 - first.1) / (second.0 - first.0)),
+        );
+    }
+    median(&slopes)
+}
+
+/// How likely values that lie symmetrically about zero are to look as positive as these, or more: Wilcoxon's signed-rank
+/// test, one-sided. Under symmetry every value's sign is a fair coin, so the signs are flipped `FLIPS` times from `seed`;
+/// the least that it can give is one in `FLIPS + 1`. Ranks keep a few wild values from deciding. 1 of nothing.
+pub fn signed_rank_probability(values: &[f64], seed: u64) -> f64 {
+    let mut ordered = values.to_vec();
+    assert!(ordered.iter().all(|value| !value.is_nan()), "a measured value is not a number");
+    ordered.sort_by(|a, b| a.abs().total_cmp(&b.abs()));
+    let ranked = || (1..).zip(&ordered).map(|(rank, value): (u64, &f64)| (rank, *value));
+    let observed: u64 = ranked().filter(|(_, value)| *value > 0.0).map(|(rank, _)| rank).sum();
+    let mut state = seed;
+    let mut as_positive = 0_usize;
+    for _ in 0..FLIPS {
+        let flipped: u64 = (1..=ordered.len() as u64).filter(|_| draw_below(&mut state, 2) == 1).sum();
+        as_positive += usize::from(flipped >= observed);
+    }
+    (as_positive + 1) as f64 / (FLIPS + 1) as f64
+}
+
+/// Flips of the signed-rank test.
+pub const FLIPS: usize = 20_000;
 /// Below this many values the range stands in for the interval: 1 − 2·2⁻⁵ is less than 0.95.
 pub const VALUES_MINIMUM: usize = 6;
 /// Resamples of the bootstrap.
@@ -109,6 +144,38 @@ mod tests {
         assert_eq!(median(&[]), None);
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
+    }
+
+    #[test]
+    fn a_slope_is_the_trend_whatever_a_few_points_do() {
+        assert_eq!(slope(&[]), None);
+        assert_eq!(slope(&[(1.0, 1.0), (1.0, 9.0)]), None);
+        let mut points: Vec<(f64, f64)> = (0..20).map(|at| (f64::from(at), 3.0 * f64::from(at) + 7.0)).collect();
+        assert!((slope(&points).unwrap() - 3.0).abs() < 1e-9);
+        points[18].1 = 10_000.0;
+        points[19].1 = 10_000.0;
+        assert!((slope(&points).unwrap() - 3.0).abs() < 1e-9);
+    }
+
+    /// Goal: the test's level is what it says, and it sees a shift. Method: 100 samples of 20 draws from a symmetric
+    /// distribution with heavy tails, as they are and shifted by half a width.
+    #[test]
+    fn a_shift_is_seen_and_none_is_seen_as_often_as_the_level_says() {
+        assert!(signed_rank_probability(&[], 1) >= 1.0);
+        let mut state = 9;
+        let mut draw = || {
+            let share = draw_below(&mut state, 1 << 40) as f64 / (1_u64 << 40) as f64 - 0.5;
+            share / (0.52 - share.abs())
+        };
+        let (mut false_alarms, mut seen) = (0, 0);
+        for seed in 0..100 {
+            let values: Vec<f64> = (0..20).map(|_| draw()).collect();
+            let shifted: Vec<f64> = values.iter().map(|value| value + 1.0).collect();
+            false_alarms += u32::from(signed_rank_probability(&values, seed) <= 0.1);
+            seen += u32::from(signed_rank_probability(&shifted, seed) <= 0.1);
+        }
+        assert!((3..=19).contains(&false_alarms), "{false_alarms} of 100 at a level of 10 %");
+        assert!(seen > 50, "{seen}");
     }
 
     #[test]
