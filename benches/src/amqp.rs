@@ -102,7 +102,7 @@ impl Driver for AmqpDriver {
         }))
     }
 
-    fn consumer(&self, topic: &NewRun) -> Result<Box<dyn LoadConsumer>, BenchError> {
+    fn consumer(&self, _plan: &LoadPlan, topic: &NewRun) -> Result<Box<dyn LoadConsumer>, BenchError> {
         let (sender, deliveries) = mpsc::channel(PREFETCH as usize);
         let opened = self.runtime.block_on(async {
             let (connection, channel) = open(&self.target).await?;

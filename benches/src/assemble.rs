@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use mqassay_harness::measure::percentile::percentile;
-use mqassay_harness::measure::result::{METRICS, MetricRow, RatioRow};
+use hdrhistogram::Histogram;
+use mqassay_harness::measure::percentile::{percentile, spectrum};
+use mqassay_harness::measure::result::{METRICS, MetricRow, RatioRow, Spectrum};
 use mqassay_harness::measure::statistics::{median_interval, ratio_interval};
 
 use crate::block::{Cost, RateBlock, ThroughputBlock};
@@ -43,6 +44,10 @@ pub(crate) fn rate_sample(block: &RateBlock) -> Sample {
     }
     if !block.response.is_empty() {
         sample.insert("end_to_end_max_ns", block.response.max() as f64);
+        sample.insert("not_positive_samples", block.not_positive as f64);
+    }
+    if let Some(service) = percentile(&block.service, 99.0) {
+        sample.insert("end_to_end_service_p99_ns", service as f64);
     }
     if let Some(lag) = percentile(&block.lag, 99.0) {
         sample.insert("schedule_lag_p99_ns", lag as f64);
@@ -54,6 +59,14 @@ pub(crate) fn rate_sample(block: &RateBlock) -> Sample {
         );
     }
     sample
+}
+
+/// The three spectra of open-loop blocks: response (from the intended send), service (from the actual send), and the lag
+/// of the schedule between the two; those without samples are left out.
+pub(crate) fn spectra(system: &str, histograms: &[Histogram<u64>; 3]) -> Vec<Spectrum> {
+    let names = ["end to end", "end to end, service", "schedule lag"];
+    let shown = names.iter().zip(histograms).filter(|(_, histogram)| !histogram.is_empty());
+    shown.map(|(what, histogram)| spectrum(system, what, histogram)).collect()
 }
 
 /// One row per metric that a system's blocks have, in the order of `METRICS`.
@@ -99,7 +112,7 @@ pub(crate) fn ratios(plan: &str, first: (&str, &[Sample]), second: (&str, &[Samp
 }
 
 /// What these say is about the client, and a ratio of them would compare nothing.
-const OF_THE_CLIENT: &[&str] = &["records_per_batch", "schedule_lag_p99_ns", "client_headroom"];
+const OF_THE_CLIENT: &[&str] = &["records_per_batch", "schedule_lag_p99_ns", "client_headroom", "not_positive_samples"];
 
 /// Whether a pair carries a ratio.
 pub(crate) fn is_positive(pair: &(f64, f64)) -> bool {

@@ -53,6 +53,7 @@ impl KafkaProducer {
             .set("enable.idempotence", plan.idempotence.to_string())
             .set("linger.ms", batching.linger_ms.to_string())
             .set("batch.size", batching.batch_bytes.to_string())
+            .set("compression.type", plan.compression.word())
             .set("batch.num.messages", batching.batch_records.to_string())
             .set("queue.buffering.max.messages", QUEUED_RECORDS_MAXIMUM.to_string())
             .set("queue.buffering.max.kbytes", "131072")
@@ -144,8 +145,13 @@ impl ProducerContext for DeliveryContext {
     }
 }
 
-/// A consumer that reads all queues of the topic from the first offset.
-fn connect_consumer(target: &SystemTarget, topic: &NewRun) -> Result<BaseConsumer, BenchError> {
+/// A consumer that reads all queues of the topic, each from its offset.
+fn connect_consumer(
+    target: &SystemTarget,
+    plan: &LoadPlan,
+    topic: &NewRun,
+    offsets: &[i64],
+) -> Result<BaseConsumer, BenchError> {
     let mut config = base_config(target);
     config
         // The library assigns queues only to a member of a group. A static member does not tell the coordinator when it
@@ -154,16 +160,15 @@ fn connect_consumer(target: &SystemTarget, topic: &NewRun) -> Result<BaseConsume
         .set("group.instance.id", "mqassay-bench")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        .set("fetch.wait.max.ms", "100")
+        .set("fetch.wait.max.ms", plan.fetch_wait_ms.to_string())
         // By default a consumer with 100,000 records in hand does not ask for more for a second.
         .set("queued.min.messages", "1000000")
         .set("fetch.queue.backoff.ms", "1")
         .set("queued.max.messages.kbytes", "65536");
     let consumer: BaseConsumer = config.create().map_err(kafka_error(target, "create a consumer"))?;
     let mut assignment = TopicPartitionList::with_capacity(topic.queues as usize);
-    for queue in 0..topic.queues {
-        let partition = i32::try_from(queue).expect("the plan bounds the queues");
-        let added = assignment.add_partition_offset(&topic.name, partition, Offset::Offset(0));
+    for (partition, &offset) in (0..).zip(offsets) {
+        let added = assignment.add_partition_offset(&topic.name, partition, Offset::Offset(offset));
         added.map_err(kafka_error(target, "name the queues to read"))?;
     }
     consumer.assign(&assignment).map_err(kafka_error(target, "assign the queues"))?;
@@ -243,7 +248,9 @@ impl Driver for KafkaDriver {
         let queues = i32::try_from(topic.queues).expect("the plan bounds the queues");
         let copies = i32::try_from(plan.replication()).expect("at most three");
         let mut settings: BTreeMap<String, String> = target.topic_settings.clone();
-        if plan.flush == Flush::Ack && !target.is_reference() {
+        if target.is_reference() {
+            settings.entry("mqassay.flush".to_owned()).or_insert_with(|| plan.flush.word().to_owned());
+        } else if plan.flush == Flush::Ack {
             settings.insert("flush.messages".to_owned(), "1".to_owned());
         }
         let mut new = NewTopic::new(&topic.name, queues, TopicReplication::Fixed(copies));
@@ -294,8 +301,41 @@ impl Driver for KafkaDriver {
         Ok(Box::new(KafkaProducer::connect(&self.target, plan, topic, batching, client)?))
     }
 
-    fn consumer(&self, topic: &NewRun) -> Result<Box<dyn LoadConsumer>, BenchError> {
-        Ok(Box::new(KafkaConsumer(connect_consumer(&self.target, topic)?)))
+    fn consumer(&self, plan: &LoadPlan, topic: &NewRun) -> Result<Box<dyn LoadConsumer>, BenchError> {
+        self.consumer_from(plan, topic, &vec![0; topic.queues as usize])
+    }
+
+    fn consumer_from(
+        &self,
+        plan: &LoadPlan,
+        topic: &NewRun,
+        offsets: &[i64],
+    ) -> Result<Box<dyn LoadConsumer>, BenchError> {
+        Ok(Box::new(KafkaConsumer(connect_consumer(&self.target, plan, topic, offsets)?)))
+    }
+
+    fn offsets_at(&self, topic: &NewRun, wall_ms: i64) -> Result<Vec<i64>, BenchError> {
+        let failed = || kafka_error(&self.target, "ask for offsets by time");
+        let consumer: BaseConsumer = base_config(&self.target).create().map_err(failed())?;
+        let mut asked = TopicPartitionList::with_capacity(topic.queues as usize);
+        for queue in 0..topic.queues {
+            let partition = i32::try_from(queue).expect("the plan bounds the queues");
+            asked.add_partition_offset(&topic.name, partition, Offset::Offset(wall_ms)).map_err(failed())?;
+        }
+        let answered = consumer.offsets_for_times(asked, PATIENCE).map_err(failed())?;
+        let ends = self.end_offsets(topic, &[])?;
+        let of = |queue: usize| {
+            let partition = i32::try_from(queue).expect("the plan bounds the queues");
+            match answered.find_partition(&topic.name, partition).map(|found| found.offset()) {
+                Some(Offset::Offset(offset)) => offset,
+                _ => ends[queue],
+            }
+        };
+        Ok((0..topic.queues as usize).map(of).collect())
+    }
+
+    fn cannot(&self, _plan: &LoadPlan) -> Option<&'static str> {
+        None
     }
 
     fn library(&self) -> String {

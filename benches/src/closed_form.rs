@@ -189,7 +189,7 @@ impl Session<'_> {
             batch_bytes: BATCH_BYTES,
         };
         let plan = self.plan;
-        let measure = || block::rate(&target, plan, driver.as_ref(), &topic, load);
+        let measure = || block::rate(&target, plan, driver.as_ref(), &topic, load.into());
         let block = block::on_topic(plan, driver.as_ref(), &topic, measure)?;
         self.blocks_done += 1;
         Ok(block)

@@ -46,7 +46,7 @@ impl Clients {
         driver.create(topic, plan)?;
         let producers: Result<Vec<_>, BenchError> =
             (0..plan.producers).map(|client| driver.producer(plan, topic, BATCHING, client)).collect();
-        let (producers, consumer) = (producers?, driver.consumer(topic)?);
+        let (producers, consumer) = (producers?, driver.consumer(plan, topic)?);
         Ok(Clients { driver, producers, consumer })
     }
 }
@@ -194,7 +194,8 @@ impl Reading<'_> {
             Err(_) if sending.target.protocol == crate::Protocol::Kafka => 0, // librdkafka connects again by itself.
             Err(error) => {
                 tracing::info!(error, "the consumer broke");
-                let made = driver::connect(sending.target).and_then(|driver| driver.consumer(sending.topic));
+                let made =
+                    driver::connect(sending.target).and_then(|driver| driver.consumer(sending.plan, sending.topic));
                 match made {
                     Ok(consumer) => *self.consumer = consumer,
                     Err(_) => std::thread::sleep(RETRY_INTERVAL),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use crate::plan::LoadPlan;
+use crate::plan::{Compression, FETCH_WAIT_MS, LoadPlan};
 use crate::verify::{Ledger, Reader};
 use crate::{BenchError, Protocol, SystemTarget, amqp, client, rocketmq};
 
@@ -28,7 +28,33 @@ pub(crate) trait Driver {
         client: u32,
     ) -> Result<Box<dyn LoadProducer>, BenchError>;
     /// A consumer of all queues from their first record.
-    fn consumer(&self, topic: &NewRun) -> Result<Box<dyn LoadConsumer>, BenchError>;
+    fn consumer(&self, plan: &LoadPlan, topic: &NewRun) -> Result<Box<dyn LoadConsumer>, BenchError>;
+    /// A consumer of all queues, each from its offset; `Unsupported` where the system has no offsets that a client chooses.
+    fn consumer_from(
+        &self,
+        _plan: &LoadPlan,
+        _topic: &NewRun,
+        _offsets: &[i64],
+    ) -> Result<Box<dyn LoadConsumer>, BenchError> {
+        Err(self.unsupported("reading from an offset"))
+    }
+    /// The offset of every queue's first record at or past a time, milliseconds since the epoch; its end where there is none.
+    fn offsets_at(&self, _topic: &NewRun, _wall_ms: i64) -> Result<Vec<i64>, BenchError> {
+        Err(self.unsupported("finding an offset by time"))
+    }
+    /// What of the plan this system cannot do; none where it can do all.
+    fn cannot(&self, plan: &LoadPlan) -> Option<&'static str> {
+        let needs_kafka = [
+            (plan.subscribers > 1, "several subscribers that each read everything"),
+            (plan.compression != Compression::None, "the compression of batches"),
+            (plan.fetch_wait_ms != FETCH_WAIT_MS, "how long a fetch waits"),
+        ];
+        needs_kafka.into_iter().find(|(is_asked, _)| *is_asked).map(|(_, what)| what)
+    }
+    /// The error of something that the system, or its driver here, cannot do.
+    fn unsupported(&self, what: &'static str) -> BenchError {
+        BenchError::Unsupported { library: self.library(), what }
+    }
     /// The client library and its version.
     fn library(&self) -> String;
 }

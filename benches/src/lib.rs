@@ -7,20 +7,28 @@ mod assemble;
 pub mod availability;
 pub mod backlog;
 mod block;
+mod calibrate;
 mod client;
 pub mod closed_form;
 pub mod consumers;
 mod crash_clients;
+pub mod drain;
 mod driver;
 pub mod fake;
+pub mod ladder;
 mod nodes;
 pub mod payload;
 pub mod plan;
 pub mod prepare;
 pub mod raw;
+pub mod replay;
 mod rocketmq;
+pub mod search;
 mod session;
+pub mod spin;
+pub mod vary;
 pub mod verify;
+mod warm_up;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -189,6 +197,14 @@ pub enum BenchError {
     /// An external system.
     #[error(transparent)]
     System(#[from] mqassay_harness::systems::SystemError),
+    /// It cannot do something, or the driver here cannot ask it.
+    #[error("{library} does not offer {what}")]
+    Unsupported {
+        /// The client library.
+        library: String,
+        /// What was asked for.
+        what: &'static str,
+    },
     /// It cannot be started again.
     #[error("{system} cannot be started again by this program")]
     NoRestart {

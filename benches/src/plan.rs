@@ -8,11 +8,18 @@ use thiserror::Error;
 
 use crate::availability::Availability;
 use crate::closed_form::ClosedForm;
+use crate::drain::Drain;
+use crate::ladder::Ladder;
+use crate::payload::{BYTES_MINIMUM, STAMPED_BYTES_MINIMUM};
 use crate::raw::bounds::Bounds;
 use crate::raw::idle::Idle;
 use crate::raw::plan::RawLoad;
 use crate::raw::recovery::Recovery;
 use crate::raw::scale::Scale;
+use crate::raw::slowdown::Slowdown;
+use crate::replay::Replay;
+use crate::search::RateSearchLoad;
+use crate::vary::Vary;
 
 /// One load plan. Sections that are there are run, in the order of the fields.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,14 +46,39 @@ pub struct LoadPlan {
     pub idempotence: bool,
     /// When appended records are synced, as a setting of the topic.
     pub flush: Flush,
+    /// Share of a record's filler that no compression makes smaller, percent.
+    #[serde(default = "hundred")]
+    pub entropy_percent: u32,
+    /// How producers compress batches, where the system's protocol is Kafka's.
+    #[serde(default)]
+    pub compression: Compression,
+    /// How unevenly records fall on queues, as keys make them: the exponent of Zipf's law. 0 is one queue after the other.
+    #[serde(default)]
+    pub skew: f64,
+    /// How long a fetch may wait at a broker of Kafka's protocol for records, milliseconds: long polling. 0 is short polling.
+    #[serde(default = "hundred")]
+    pub fetch_wait_ms: u32,
+    /// Consumers of an open-loop block, each of which reads everything.
+    #[serde(default = "one")]
+    pub subscribers: u32,
     /// How systems are warmed up before the first block.
     pub warm_up: Option<WarmUp>,
     /// Unthrottled blocks: produce, then read everything back.
     pub throughput: Option<Throughput>,
     /// Open-loop blocks at a fixed rate, with latency.
     pub rate: Option<Rate>,
+    /// The highest rate under a latency bound.
+    pub search: Option<RateSearchLoad>,
     /// Unthrottled blocks over a growing number of queues.
     pub sweep: Option<QueueSweep>,
+    /// Blocks while one variable grows.
+    pub vary: Option<Vary>,
+    /// Blocks at each durability that a system can be told.
+    pub ladder: Option<Ladder>,
+    /// A backlog, and how it is worked off.
+    pub drain: Option<Drain>,
+    /// Reading again from points in time.
+    pub replay: Option<Replay>,
     /// The instrument on a broker whose latency is known in closed form.
     pub closed_form: Option<ClosedForm>,
     /// Blocks of the raw driver, and the target that they are held against.
@@ -59,6 +91,8 @@ pub struct LoadPlan {
     pub recovery: Option<Recovery>,
     /// Memory while clients misbehave.
     pub bounds: Option<Bounds>,
+    /// Whether the instrument finds a slowdown.
+    pub slowdown: Option<Slowdown>,
     /// A steady rate through a broker's crash.
     pub availability: Option<Availability>,
 }
@@ -97,6 +131,33 @@ impl Flush {
         match self {
             Flush::Ack => "ack",
             Flush::Os => "os",
+        }
+    }
+}
+
+/// What makes batches smaller on their way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Nothing.
+    #[default]
+    None,
+    /// Snappy.
+    Snappy,
+    /// LZ4.
+    Lz4,
+    /// Gzip.
+    Gzip,
+}
+
+impl Compression {
+    /// The word that plans and client libraries use.
+    pub fn word(self) -> &'static str {
+        match self {
+            Compression::None => "none",
+            Compression::Snappy => "snappy",
+            Compression::Lz4 => "lz4",
+            Compression::Gzip => "gzip",
         }
     }
 }
@@ -197,13 +258,22 @@ impl LoadPlan {
 
     /// Whether blocks of librdkafka are asked for.
     pub(crate) fn has_library_sections(&self) -> bool {
-        self.throughput.is_some() || self.rate.is_some() || self.sweep.is_some()
+        let has_blocks = self.throughput.is_some() || self.rate.is_some() || self.sweep.is_some();
+        let has_series = self.vary.is_some() || self.ladder.is_some() || self.drain.is_some() || self.replay.is_some();
+        has_blocks || has_series || self.search.is_some()
     }
 
     /// Whether blocks of the raw driver are asked for.
     pub(crate) fn has_raw_sections(&self) -> bool {
-        let others = self.idle.is_some() || self.recovery.is_some() || self.bounds.is_some();
+        let others = self.idle.is_some() || self.recovery.is_some() || self.bounds.is_some() || self.slowdown.is_some();
         self.raw.is_some() || self.scale.is_some() || others
+    }
+
+    /// Whether sections need the times that records bear.
+    fn has_latencies(&self) -> bool {
+        let open_loop = self.rate.is_some() || self.search.is_some() || self.drain.is_some() || self.ladder.is_some();
+        let varied = self.vary.as_ref().is_some_and(|vary| vary.records_per_second.is_some());
+        open_loop || varied || self.has_raw_sections() || self.has_own_sections()
     }
 
     /// Copies of each queue.
@@ -222,16 +292,21 @@ impl LoadPlan {
         self.closed_form.is_some() || self.availability.is_some()
     }
 
-    fn first_fault(&self) -> Option<String> {
+    pub(crate) fn first_fault(&self) -> Option<String> {
         let mut checks = vec![
             (
                 !self.name.is_empty() && !self.name.contains(|letter: char| !is_name(letter)),
                 "name is not of a-z, 0-9, -",
             ),
+            ((BYTES_MINIMUM..=900_000).contains(&self.record_bytes), "record_bytes is not in 10..=900000"),
             (
-                (crate::payload::BYTES_MINIMUM..=900_000).contains(&self.record_bytes),
-                "record_bytes is not in 64..=900000",
+                self.record_bytes >= STAMPED_BYTES_MINIMUM || !self.has_latencies(),
+                "record_bytes is below 64: such records bear no times, and go with [throughput], [sweep], [vary] without a rate",
             ),
+            (self.entropy_percent <= 100, "entropy_percent is not in 0..=100"),
+            ((0.0..=10.0).contains(&self.skew), "skew is not in 0..=10"),
+            (self.fetch_wait_ms <= 10_000, "fetch_wait_ms is not in 0..=10000"),
+            ((1..=64).contains(&self.subscribers), "subscribers is not in 1..=64"),
             ((1..=9).contains(&self.nodes), "nodes is not in 1..=9"),
             (self.nodes == 1 || !self.has_raw_sections(), "the raw driver's sections go with nodes = 1 only"),
             ((1..=20_000).contains(&self.queues), "queues is not in 1..=20000"),
@@ -239,7 +314,7 @@ impl LoadPlan {
             (!self.idempotence || self.acks == Acks::All, "idempotence needs acks = \"all\""),
             (
                 self.has_library_sections() || self.has_raw_sections() || self.has_own_sections(),
-                "there is none of [throughput], [rate], [sweep], [closed_form], [raw], [scale], [idle], [recovery], [bounds], [availability]",
+                "there is none of [throughput], [rate], [search], [sweep], [vary], [ladder], [drain], [replay], [closed_form], [raw], [scale], [idle], [recovery], [bounds], [slowdown], [availability]",
             ),
         ];
         if let Some(warm_up) = &self.warm_up {
@@ -280,9 +355,20 @@ impl LoadPlan {
             ));
         }
         let own = checks.into_iter().find(|(holds, _)| !holds).map(|(_, reason)| reason.to_owned());
-        let own = own.or_else(|| self.closed_form.as_ref().and_then(|form| form.first_fault(self)).map(str::to_owned));
+        own.or_else(|| self.sections_fault())
+    }
+
+    /// The first fault of a section that checks itself.
+    fn sections_fault(&self) -> Option<String> {
+        let own = self.closed_form.as_ref().and_then(|form| form.first_fault(self)).map(str::to_owned);
+        let own = own.or_else(|| self.search.as_ref().and_then(RateSearchLoad::first_fault).map(str::to_owned));
         let own = own.or_else(|| self.availability.as_ref().and_then(Availability::first_fault).map(str::to_owned));
         let own = own.or_else(|| self.scale.as_ref().and_then(Scale::first_fault).map(str::to_owned));
+        let own = own.or_else(|| self.vary.as_ref().and_then(|vary| vary.first_fault(self)));
+        let own = own.or_else(|| self.ladder.as_ref().and_then(Ladder::first_fault).map(str::to_owned));
+        let own = own.or_else(|| self.drain.as_ref().and_then(Drain::first_fault).map(str::to_owned));
+        let own = own.or_else(|| self.replay.as_ref().and_then(|replay| replay.first_fault(self)).map(str::to_owned));
+        let own = own.or_else(|| self.slowdown.as_ref().and_then(|slowdown| slowdown.first_fault(self)));
         own.or_else(|| self.raw.as_ref().and_then(|raw| raw.first_fault(self)))
     }
 }
@@ -322,6 +408,10 @@ fn one() -> u32 {
     1
 }
 
+fn hundred() -> u32 {
+    100
+}
+
 fn is_name(letter: char) -> bool {
     matches!(letter, 'a'..='z' | '0'..='9' | '-')
 }
@@ -330,11 +420,26 @@ pub(crate) fn is_duration(seconds: f64) -> bool {
     (0.1..=600.0).contains(&seconds)
 }
 
+/// How long a fetch waits where a plan does not say, milliseconds.
+pub(crate) const FETCH_WAIT_MS: u32 = 100;
+
 const BUILT_IN: &[(&str, &str)] = &[
     ("quick", include_str!("../plans/quick.toml")),
     ("compare", include_str!("../plans/compare.toml")),
     ("queues", include_str!("../plans/queues.toml")),
     ("queues-quick", include_str!("../plans/queues-quick.toml")),
+    ("search", include_str!("../plans/search.toml")),
+    ("size", include_str!("../plans/size.toml")),
+    ("linger", include_str!("../plans/linger.toml")),
+    ("batch", include_str!("../plans/batch.toml")),
+    ("keys", include_str!("../plans/keys.toml")),
+    ("entropy", include_str!("../plans/entropy.toml")),
+    ("polling", include_str!("../plans/polling.toml")),
+    ("fan-out", include_str!("../plans/fan-out.toml")),
+    ("ladder", include_str!("../plans/ladder.toml")),
+    ("ladder-replicated", include_str!("../plans/ladder-replicated.toml")),
+    ("drain", include_str!("../plans/drain.toml")),
+    ("replay", include_str!("../plans/replay.toml")),
     ("cluster", include_str!("../plans/cluster.toml")),
     ("claim-one-consumer", include_str!("../plans/claim-one-consumer.toml")),
     ("claim-throughput", include_str!("../plans/claim-throughput.toml")),
@@ -353,6 +458,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("bounds", include_str!("../plans/bounds.toml")),
     ("availability", include_str!("../plans/availability.toml")),
     ("m9", include_str!("../plans/m9.toml")),
+    ("m10", include_str!("../plans/m10.toml")),
     ("m7", include_str!("../plans/m7.toml")),
 ];
 

@@ -103,7 +103,7 @@ impl Driver for RocketmqDriver {
         Ok(Box::new(producer))
     }
 
-    fn consumer(&self, topic: &NewRun) -> Result<Box<dyn LoadConsumer>, BenchError> {
+    fn consumer(&self, _plan: &LoadPlan, topic: &NewRun) -> Result<Box<dyn LoadConsumer>, BenchError> {
         let (name_server, queues) = (self.target.bootstrap.clone(), topic.queues.to_string());
         let arguments = ["consume".to_owned(), name_server, topic.name.clone(), queues];
         Ok(Box::new(RocketmqConsumer { child: self.child(&arguments, "create a consumer")? }))

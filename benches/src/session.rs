@@ -6,17 +6,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hdrhistogram::Histogram;
 use mqassay_harness::artifact::VerdictKind;
 use mqassay_harness::measure::hiccup::HiccupMeter;
-use mqassay_harness::measure::percentile::{latency_histogram, percentile, spectrum};
-use mqassay_harness::measure::result::{BenchResult, MetricRow, Sweep, SweepPoint, SystemVerdict};
+use mqassay_harness::measure::manifest;
+use mqassay_harness::measure::percentile::{latency_histogram, percentile};
+use mqassay_harness::measure::result::{BenchResult, LeftOut, Sweep, SweepPoint, SystemVerdict};
 use mqassay_harness::measure::statistics::{Interval, median_interval};
-use mqassay_harness::measure::{manifest, steady};
 
 use crate::assemble::{self, Sample};
-use crate::block::{self, BATCH_RECORDS_MAXIMUM, RateBlock, ThroughputBlock, Unthrottled};
+use crate::block::{self, BATCH_RECORDS_MAXIMUM, OpenLoop, RateBlock, ThroughputBlock, Unthrottled};
+use crate::calibrate::{ACHIEVED_SHARE_MINIMUM, NULL_SINK};
 use crate::closed_form::ClosedForm;
 use crate::driver::{self, Batching, Driver, NewRun};
-use crate::fake::FakeBroker;
 use crate::plan::{LoadPlan, QueueSweep, Rate, Throughput, WarmUp};
+use crate::raw::slowdown::Slowdown;
+use crate::vary::Vary;
 use crate::verify::Verification;
 use crate::{BenchError, Progress, SystemTarget};
 
@@ -39,10 +41,25 @@ pub(crate) fn run(
         session.throughput(load)?;
     }
     if let Some(load) = plan.rate {
-        session.rate(load);
+        session.rate(load)?;
+    }
+    if let Some(search) = &plan.search {
+        session.search(search)?;
     }
     if let Some(sweep) = &plan.sweep {
         session.sweep(sweep)?;
+    }
+    if let Some(vary) = &plan.vary {
+        session.vary(vary)?;
+    }
+    if let Some(ladder) = &plan.ladder {
+        session.ladder(ladder)?;
+    }
+    if let Some(drain) = &plan.drain {
+        session.drain(drain);
+    }
+    if let Some(replay) = &plan.replay {
+        session.replay(replay);
     }
     if let Some(form) = &plan.closed_form {
         session.closed_form(form)?;
@@ -62,6 +79,9 @@ pub(crate) fn run(
     if let Some(bounds) = &plan.bounds {
         session.bounds(bounds)?;
     }
+    if let Some(slowdown) = &plan.slowdown {
+        session.slowdown(slowdown)?;
+    }
     if let Some(availability) = &plan.availability {
         session.availability(availability);
     }
@@ -78,7 +98,7 @@ pub(crate) struct Session<'a> {
     progress: &'a dyn Fn(Progress),
     salt: u64,
     pub(crate) blocks_done: u32,
-    blocks_total: u32,
+    pub(crate) blocks_total: u32,
     verdicts: Vec<Tally>,
     pub(crate) result: BenchResult,
 }
@@ -128,11 +148,20 @@ impl<'a> Session<'a> {
             + plan.throughput.map_or(0, |load| load.pairs)
             + plan.rate.map_or(0, |load| load.pairs)
             + plan.sweep.as_ref().map_or(0, |sweep| sweep.pairs * sweep.queues.len() as u32)
+            + plan.search.map_or(0, |search| search.blocks_expected())
+            + plan.vary.as_ref().map_or(0, |vary| vary.pairs * vary.values.len() as u32)
+            + plan.ladder.map_or(0, |ladder| ladder.blocks())
+            + plan.drain.map_or(0, |drain| drain.pairs)
+            + plan.replay.map_or(0, |replay| replay.pairs)
             + plan.raw.as_ref().map_or(0, |raw| raw.pairs * raw.shapes.len() as u32)
+            + plan.slowdown.as_ref().map_or(0, Slowdown::blocks_expected)
             + plan.availability.as_ref().map_or(0, |load| load.settings.len() as u32);
         let null_sinks = plan.closed_form.as_ref().map_or(0, ClosedForm::blocks)
             + u32::from(plan.throughput.is_some())
-            + plan.sweep.as_ref().map_or(0, |sweep| sweep.queues.len() as u32);
+            + u32::from(plan.rate.is_some())
+            + plan.sweep.as_ref().map_or(0, |sweep| sweep.queues.len() as u32)
+            + plan.vary.as_ref().map_or(0, Vary::null_sinks)
+            + u32::from(plan.ladder.is_some());
         let tally = Tally { verdict: VerdictKind::Valid, verified: 0, anomalies: BTreeMap::new() };
         Ok(Session {
             plan,
@@ -148,35 +177,6 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Windows of unthrottled load on one system after the other, until its cost no longer moves.
-    fn warm_up(&mut self, warm_up: WarmUp) {
-        for index in 0..self.systems.len() {
-            let mut costs = Vec::new();
-            let load = self.warm_up_load(warm_up);
-            while costs.len() < warm_up.windows_maximum as usize {
-                let Some(block) = self.unthrottled(index, load, "warm-up") else { break };
-                let cpu_ns = assemble::throughput_sample(&block).get("broker_cpu_ns_per_message").copied();
-                // A system whose CPU cannot be read is steady when its rate is.
-                costs.push(cpu_ns.unwrap_or(1e9 / block.produce_records_per_second.max(1.0)));
-                if steady::steady_from(&costs, warm_up.change_maximum).is_some() {
-                    break;
-                }
-            }
-            let (Some(first), Some(last)) = (costs.first().copied(), costs.last().copied()) else { continue };
-            let is_steady = steady::steady_from(&costs, warm_up.change_maximum).is_some();
-            let skipped = warm_up.windows_maximum - costs.len() as u32;
-            self.blocks_total -= skipped;
-            let outcome = if is_steady { "steady" } else { "not steady within the plan's windows" };
-            let (count, seconds) = (costs.len(), warm_up.window_seconds);
-            let text = format!("{count} windows of {seconds} s, {first:.0} then {last:.0} ns a message, {outcome}");
-            let name = self.systems[index].name.clone();
-            if !is_steady {
-                self.remark(format!("{name} was not shown to be warm before its first block ({text})."));
-            }
-            self.result.manifest.insert(format!("{name} warm-up"), text);
-        }
-    }
-
     fn throughput(&mut self, load: Throughput) -> Result<(), BenchError> {
         let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); self.systems.len()];
         let unthrottled = self.throughput_load(load);
@@ -190,45 +190,7 @@ impl<'a> Session<'a> {
         self.headroom(unthrottled)
     }
 
-    /// How much of the produce figure is the client's own: the null sink's over the measured.
-    fn headroom(&mut self, load: Unthrottled) -> Result<(), BenchError> {
-        let sink = self.null_sink(load)?.produce_records_per_second;
-        let is_produce = |row: &&MetricRow| row.metric == "produce_records_per_second";
-        let measured: Vec<MetricRow> = self.result.rows.iter().filter(is_produce).cloned().collect();
-        for row in measured {
-            let headroom = |rate: f64| sink / rate.max(1.0);
-            let ratio = headroom(row.value);
-            if ratio < HEADROOM_MINIMUM {
-                let system = &row.system;
-                let text = "below 1.5, so that its produce throughput is bound by the client; compare CPU per message";
-                self.result.remarks.push(format!("{system}: the client's headroom is {ratio:.2}, {text}."));
-            }
-            self.result.rows.push(MetricRow {
-                metric: "client_headroom".to_owned(),
-                unit: "ratio".to_owned(),
-                value: ratio,
-                low: headroom(row.high),
-                high: headroom(row.low),
-                ..row
-            });
-        }
-        Ok(())
-    }
-
-    /// The same client and load against a broker in memory that does nothing.
-    fn null_sink(&mut self, load: Unthrottled) -> Result<ThroughputBlock, BenchError> {
-        let sink = FakeBroker::start().map_err(|source| BenchError::Io { action: "start the null sink", source })?;
-        let target = sink.target();
-        self.step("null sink", &target.name);
-        let driver = driver::connect(&target)?;
-        let topic = block::new_run(self.plan, &target, u64::from(self.blocks_done), self.salt, load.queues);
-        let measure = || block::throughput(&target, self.plan, driver.as_ref(), &topic, load);
-        let block = block::on_topic(self.plan, driver.as_ref(), &topic, measure)?;
-        self.blocks_done += 1;
-        Ok(block)
-    }
-
-    fn rate(&mut self, load: Rate) {
+    fn rate(&mut self, load: Rate) -> Result<(), BenchError> {
         let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); self.systems.len()];
         let mut merged: Vec<[Histogram<u64>; 3]> =
             self.systems.iter().map(|_| std::array::from_fn(|_| latency_histogram())).collect();
@@ -246,30 +208,30 @@ impl<'a> Session<'a> {
         }
         self.report(&samples, load.pairs);
         for (target, histograms) in self.systems.iter().zip(&merged) {
-            for (what, histogram) in ["end to end", "end to end, service", "schedule lag"].iter().zip(histograms) {
-                if !histogram.is_empty() {
-                    self.result.spectra.push(spectrum(&target.name, what, histogram));
-                }
-            }
+            self.result.spectra.extend(assemble::spectra(&target.name, histograms));
         }
+        self.rate_headroom(load)
     }
 
-    /// One open-loop block on one system, judged and counted.
+    /// One open-loop block on one system, and what a reader must know of it.
     fn open_loop(&mut self, index: usize, load: Rate) -> Option<RateBlock> {
-        let topic = self.topic(index, self.plan.queues);
-        let block = self.guarded(index, "open loop", |target, plan, driver| {
-            block::on_topic(plan, driver, &topic, || block::rate(target, plan, driver, &topic, load))
-        })?;
-        self.note(index, &block.verification, block.unsettled, block.first_error.as_deref());
+        let block = self.open_loop_block(index, load.into(), "open loop")?;
         let name = self.systems[index].name.clone();
         if block.achieved_share < ACHIEVED_SHARE_MINIMUM {
             let percent = 100.0 * block.achieved_share;
             self.remark(format!("{name} achieved {percent:.1} % of the offered rate in an open-loop block."));
         }
-        if block.not_positive > 0 {
-            let count = block.not_positive;
-            self.remark(format!("{name}: {count} latencies were zero or negative; they count as 1 ns."));
-        }
+        self.remark_not_positive(&name, block.not_positive);
+        Some(block)
+    }
+
+    /// One open-loop block on one system, judged and counted; none where the system has been left out.
+    pub(crate) fn open_loop_block(&mut self, index: usize, load: OpenLoop, what: &str) -> Option<RateBlock> {
+        let topic = self.topic(index, self.plan.queues);
+        let block = self.guarded(index, what, |target, plan, driver| {
+            block::on_topic(plan, driver, &topic, || block::rate(target, plan, driver, &topic, load))
+        })?;
+        self.note(index, &block.verification, block.unsettled, block.first_error.as_deref());
         Some(block)
     }
 
@@ -280,14 +242,14 @@ impl<'a> Session<'a> {
             produce.push(empty_sweep(&target.name, "produce_records_per_second", "records/s"));
             cost.push(empty_sweep(&target.name, "broker_cpu_produce_ns_per_message", "ns"));
         }
-        let mut sink = empty_sweep("null-sink", "produce_records_per_second", "records/s");
+        let mut sink = empty_sweep(NULL_SINK, "produce_records_per_second", "records/s");
         for &queues in &sweep.queues {
             let samples = self.sweep_point(sweep, queues, &mut produce);
             for (index, samples) in samples.iter().enumerate() {
                 produce[index].points.extend(point(queues, samples, "produce_records_per_second"));
                 cost[index].points.extend(point(queues, samples, "broker_cpu_produce_ns_per_message"));
             }
-            let block = self.null_sink(self.sweep_load(sweep, queues))?;
+            let block = self.null_sink(self.plan, self.sweep_load(sweep, queues))?;
             sink.points.extend(point(queues, &[assemble::throughput_sample(&block)], "produce_records_per_second"));
             self.remark_client_bound(&produce, &sink);
         }
@@ -320,22 +282,8 @@ impl<'a> Session<'a> {
         samples
     }
 
-    /// Says at which points of a sweep the client, and not the broker, sets the pace.
-    fn remark_client_bound(&mut self, produce: &[Sweep], sink: &Sweep) {
-        let Some(ceiling) = sink.points.last().copied() else { return };
-        for sweep in produce {
-            let Some(last) = sweep.points.last().filter(|last| last.x == ceiling.x) else { continue };
-            let headroom = ceiling.value / last.value.max(1.0);
-            if headroom < HEADROOM_MINIMUM {
-                let (system, queues) = (&sweep.system, last.x);
-                let text = format!("the client's headroom is {headroom:.2}, below 1.5: compare CPU per message");
-                self.result.remarks.push(format!("{system} at {queues} queues: {text}."));
-            }
-        }
-    }
-
     /// One unthrottled block on one system, judged and counted; none where the system has been left out.
-    fn unthrottled(&mut self, index: usize, load: Unthrottled, what: &str) -> Option<ThroughputBlock> {
+    pub(crate) fn unthrottled(&mut self, index: usize, load: Unthrottled, what: &str) -> Option<ThroughputBlock> {
         let topic = self.topic(index, load.queues);
         let block = self.guarded(index, what, |target, plan, driver| {
             block::on_topic(plan, driver, &topic, || block::throughput(target, plan, driver, &topic, load))
@@ -345,7 +293,7 @@ impl<'a> Session<'a> {
     }
 
     /// Runs a block on a system that is still in; one that fails leaves the system out from then on.
-    fn guarded<Block>(
+    pub(crate) fn guarded<Block>(
         &mut self,
         index: usize,
         what: &str,
@@ -369,6 +317,16 @@ impl<'a> Session<'a> {
                 None
             }
         }
+    }
+
+    /// What of a plan a system cannot do; none where it can do all, and where it has been left out already.
+    pub(crate) fn cannot(&self, index: usize, plan: &LoadPlan) -> Option<&'static str> {
+        self.drivers[index].as_deref().and_then(|driver| driver.cannot(plan))
+    }
+
+    /// Why a system was left out, which it no longer is: for sections that say themselves how far it went.
+    pub(crate) fn take_dropped(&mut self, index: usize) -> String {
+        self.dropped[index].take().unwrap_or_default()
     }
 
     /// A number that no other block has, for topics' names and for what marks their records.
@@ -432,6 +390,13 @@ impl<'a> Session<'a> {
         self.dropped[index] = Some(reason);
     }
 
+    /// Says that latencies came out zero or negative, where any did.
+    pub(crate) fn remark_not_positive(&mut self, system: &str, count: u64) {
+        if count > 0 {
+            self.remark(format!("{system}: {count} latencies were zero or negative; they count as 1 ns."));
+        }
+    }
+
     pub(crate) fn remark(&mut self, text: String) {
         if !self.result.remarks.contains(&text) {
             self.result.remarks.push(text);
@@ -447,13 +412,17 @@ impl<'a> Session<'a> {
     fn finish(mut self, stolen: &str, hiccups: Option<Histogram<u64>>) -> BenchResult {
         let mut put = |name: String, value: String| self.result.manifest.insert(name, value);
         put("stolen time".to_owned(), stolen.to_owned());
+        put("seed".to_owned(), format!("{:#018x}, in topics' names and what marks records", self.salt));
         for (target, driver) in self.systems.iter().zip(&self.drivers) {
             let none = if self.plan.has_library_sections() { "none: it did not answer" } else { "the raw driver" };
             let library = driver.as_ref().map_or(none.to_owned(), |driver| driver.library());
             put(format!("{} client", target.name), library);
         }
         put("plan".to_owned(), serde_json::to_string(self.plan).unwrap_or_else(|error| error.to_string()));
-        put("payload".to_owned(), "incompressible, not compressed, checksummed, every record verified".to_owned());
+        let (entropy, compression) = (self.plan.entropy_percent, self.plan.compression.word());
+        let payload =
+            format!("{entropy} % of the filler incompressible, compression {compression}, every record verified");
+        put("payload".to_owned(), payload);
         let is_optimised = !cfg!(debug_assertions);
         put("build".to_owned(), if is_optimised { "release" } else { "debug" }.to_owned());
         if let Some(hiccups) = hiccups {
@@ -478,6 +447,7 @@ impl<'a> Session<'a> {
         }
         for (index, target) in self.systems.iter().enumerate() {
             let Some(reason) = self.dropped[index].clone() else { continue };
+            self.result.left_out.push(LeftOut { left_out: target.name.clone(), reason: reason.clone() });
             self.verdicts[index].verdict = self.verdicts[index].verdict.max(VerdictKind::Unknown);
             self.remark(format!("{} was left out from the first failure on: {reason}.", target.name));
         }
@@ -489,8 +459,9 @@ impl<'a> Session<'a> {
                 let counts = |of: &str| of != name && (is_crash || !is_shape_of(of, name));
                 self.result.rows.retain(|row| counts(&row.system));
                 self.result.ratios.retain(|ratio| ratio.ratio_of.iter().all(|of| counts(of)));
-                self.result.spectra.retain(|spectrum| spectrum.system != *name);
+                self.result.spectra.retain(|spectrum| counts(&spectrum.system));
                 self.result.sweeps.retain(|sweep| sweep.system != *name);
+                self.result.searches.retain(|search| search.system != *name);
                 self.result.targets.iter_mut().for_each(|part| part.met = false);
                 self.result.remarks.push(format!("{name}: no figure counts, as its verdict is not valid."));
             }
@@ -508,15 +479,20 @@ impl<'a> Session<'a> {
     }
 
     fn throughput_load(&self, load: Throughput) -> Unthrottled {
+        self.unthrottled_load(self.plan, load)
+    }
+
+    /// How unthrottled blocks of a plan produce.
+    pub(crate) fn unthrottled_load(&self, plan: &LoadPlan, load: Throughput) -> Unthrottled {
         let batching =
             Batching { linger_ms: load.linger_ms, batch_bytes: load.batch_bytes, batch_records: BATCH_RECORDS_MAXIMUM };
         // Runs of a full batch to each queue, so that batches fill whatever the number of queues.
-        let run_length = (load.batch_bytes / self.plan.record_bytes as u32).max(1);
-        let (queues, records_maximum) = (self.plan.queues, load.records_maximum);
+        let run_length = (load.batch_bytes / plan.record_bytes as u32).max(1);
+        let (queues, records_maximum) = (plan.queues, load.records_maximum);
         Unthrottled { queues, seconds: load.block_seconds, records_maximum, run_length, batching }
     }
 
-    fn warm_up_load(&self, warm_up: WarmUp) -> Unthrottled {
+    pub(crate) fn warm_up_load(&self, warm_up: WarmUp) -> Unthrottled {
         let (batch_bytes, linger_ms) =
             self.plan.throughput.map_or((65_536, 5), |load| (load.batch_bytes, load.linger_ms));
         let (pairs, records_maximum) = (1, u64::MAX);
@@ -558,10 +534,6 @@ fn point(queues: u32, samples: &[Sample], metric: &str) -> Option<SweepPoint> {
     Some(SweepPoint { x, value: interval.value, low: interval.low, high: interval.high, records_per_batch })
 }
 
-/// A headroom below this marks a figure as bound by the client.
-const HEADROOM_MINIMUM: f64 = 1.5;
-/// An open-loop block that achieved less of its offered rate is remarked on.
-const ACHIEVED_SHARE_MINIMUM: f64 = 0.99;
 const WARM_UP_RECORDS_MAXIMUM: u64 = 2_000_000;
 /// What a record without key and headers adds to its value in a batch, at most.
 const RECORD_OVERHEAD_BYTES: u32 = 32;

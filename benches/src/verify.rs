@@ -177,6 +177,17 @@ pub struct Verification {
 }
 
 impl Verification {
+    /// That of two consumers of the same records: the graver verdict, what both have verified, and every anomaly.
+    pub(crate) fn and(mut self, other: Verification) -> Verification {
+        self.verdict = self.verdict.max(other.verdict);
+        self.verified = self.verified.min(other.verified);
+        for (name, by) in other.anomalies {
+            count(&mut self.anomalies, name, by);
+        }
+        self.unknown = self.unknown.or(other.unknown);
+        self
+    }
+
     /// Of a block whose messages were only counted: nothing is known against it unless reading stopped before the end.
     pub(crate) fn of_nothing(unread: Option<String>) -> Verification {
         let verdict = if unread.is_some() { VerdictKind::Unknown } else { VerdictKind::Valid };

@@ -16,9 +16,9 @@ pub(crate) fn read(path: &Path) -> Result<BenchResult, Failure> {
         .map_err(|error| Failure::Usage(format!("{} is not a result of mqassay bench: {error}", path.display())))
 }
 
-/// Tells every figure that both have; a violation where one is worse by more than `worse_maximum` (a fraction), unknown
-/// where nothing can be compared.
-pub(crate) fn compare(baseline: &BenchResult, now: &BenchResult, worse_maximum: f64) -> Exit {
+/// Tells every figure that both have; a violation where one is worse by more than `worse_maximum` (a fraction) or is gone,
+/// unknown where nothing can be compared. Figures of systems that `now` was not asked to measure are not missed.
+pub(crate) fn compare(baseline: &BenchResult, now: &BenchResult, systems: &[String], worse_maximum: f64) -> Exit {
     let changes: Vec<Change> = now.rows.iter().filter_map(|row| Change::of(baseline, row)).collect();
     let mut exit = if changes.is_empty() { Exit::Unknown } else { Exit::Valid };
     for change in &changes {
@@ -38,7 +38,24 @@ pub(crate) fn compare(baseline: &BenchResult, now: &BenchResult, worse_maximum: 
     if changes.is_empty() {
         tell("  nothing to compare: the two results share no figure");
     }
+    for row in gone(baseline, now, systems) {
+        tell(&format!("  {:36} {:22} is gone: FAILS", row.metric, row.system));
+        exit = Exit::Violation;
+    }
     exit
+}
+
+/// Figures of the baseline that the new result lacks, of systems that it was to measure. A figure that stands for the
+/// client or the machine of that day is none to miss.
+fn gone<'a>(baseline: &'a BenchResult, now: &BenchResult, systems: &[String]) -> Vec<&'a MetricRow> {
+    let is_asked = |row: &&MetricRow| {
+        let of = |system: &String| {
+            row.system.strip_prefix(system.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(", "))
+        };
+        systems.iter().any(of)
+    };
+    let is_there = |row: &MetricRow| now.rows.iter().any(|one| one.system == row.system && one.metric == row.metric);
+    baseline.rows.iter().filter(is_asked).filter(|row| !is_there(row)).collect()
 }
 
 /// One figure's change.
@@ -94,9 +111,27 @@ mod tests {
             (latency, 120.0, 100.0, 0.01, Exit::Valid),
         ];
         for (metric, before, now, spread, expected) in cases {
-            let found = compare(&result(metric, before, spread), &result(metric, now, spread), 0.05);
+            let found = compare(&result(metric, before, spread), &result(metric, now, spread), &[], 0.05);
             assert_eq!(found, expected, "{metric}: {before} to {now}, ± {spread}");
         }
-        assert_eq!(compare(&BenchResult::default(), &result(latency, 1.0, 0.0), 0.05), Exit::Unknown);
+        assert_eq!(compare(&BenchResult::default(), &result(latency, 1.0, 0.0), &[], 0.05), Exit::Unknown);
+    }
+
+    #[test]
+    fn a_figure_that_is_gone_fails_where_its_system_was_to_be_measured() {
+        let (both, mut before) = (result("produce_records_per_second", 1.0, 0.0), BenchResult::default());
+        before.rows.clone_from(&both.rows);
+        before.rows.extend(result("end_to_end_p99_ns", 1.0, 0.0).rows);
+        let compared = |systems: &[&str]| {
+            let systems: Vec<String> = systems.iter().map(|name| (*name).to_owned()).collect();
+            compare(&before, &both, &systems, 0.05)
+        };
+        assert_eq!(compared(&["s"]), Exit::Violation);
+        assert_eq!(compared(&["another"]), Exit::Valid);
+        before.rows[1].system = "s, a shape".to_owned();
+        let systems = ["s".to_owned()];
+        assert_eq!(compare(&before, &both, &systems, 0.05), Exit::Violation);
+        before.rows[1].system = "s-other".to_owned();
+        assert_eq!(compare(&before, &both, &systems, 0.05), Exit::Valid);
     }
 }

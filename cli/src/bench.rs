@@ -1,14 +1,16 @@
 //! `mqassay bench`: one load plan on one or several systems, figures with intervals.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use mqassay_benches::consumers::cluster;
 use mqassay_benches::plan::LoadPlan;
 use mqassay_benches::{BenchError, SystemTarget, prepare};
-use mqassay_harness::measure::result::{BenchResult, least_part};
+use mqassay_harness::measure::result::{BenchResult, LeftOut, RatioRow, least_part};
 use mqassay_harness::process::signals::on_first_signal;
 use mqassay_reports::ReportInput;
+use serde::Serialize;
 
 use crate::arguments::{percent, setting, settings};
 use crate::baseline;
@@ -20,7 +22,7 @@ use crate::results::{Results, json_line};
 /// Arguments of `mqassay bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// A built-in plan (quick, compare, cluster, queues, scale, bounds, availability, m1 to m9) or a plan file's path (TOML)
+    /// A built-in plan (quick, compare, search, cluster, queues, scale, bounds, availability, m1 to m10) or a plan file's path (TOML)
     #[arg(default_value = "compare")]
     plan: String,
     /// Systems in place of the plan's; the first is the numerator of ratios
@@ -65,21 +67,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         systems.push("cluster".to_owned());
     }
     if arguments.json {
-        for row in &result.rows {
-            tell(&json_line(row)?);
-        }
-        for ratio in &result.ratios {
-            tell(&json_line(ratio)?);
-        }
-        for sweep in &result.sweeps {
-            tell(&json_line(sweep)?);
-        }
-        for timeline in &result.timelines {
-            tell(&json_line(timeline)?);
-        }
-        for part in result.targets.iter().chain(least_part(&result.targets)) {
-            tell(&json_line(part)?);
-        }
+        json_lines(&result)?.iter().for_each(|line| tell(line));
     } else {
         print_result(&result);
     }
@@ -93,7 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         eprintln!("report: {}", page.display());
     }
     match baseline {
-        Some(baseline) => Ok(exit(&result).max(baseline::compare(&baseline, &result, arguments.fail_above))),
+        Some(baseline) => Ok(exit(&result).max(baseline::compare(&baseline, &result, &systems, arguments.fail_above))),
         None => Ok(exit(&result)),
     }
 }
@@ -120,8 +108,10 @@ fn measure_with(plan: &LoadPlan, systems: &[String], cluster: Option<SystemTarge
         }
     })
     .map_err(failure)?;
-    let missing = prepared.missing.iter().map(|(name, reason)| format!("{name} was not measured: {reason}"));
-    result.remarks.extend(missing);
+    for (name, reason) in &prepared.missing {
+        result.remarks.push(format!("{name} was not measured: {reason}"));
+        result.left_out.push(LeftOut { left_out: name.clone(), reason: reason.clone() });
+    }
     Ok(result)
 }
 
@@ -140,6 +130,43 @@ fn failure(error: BenchError) -> Failure {
         BenchError::UnknownSystem { .. } | BenchError::NoSystems => Failure::usage(error),
         error => Failure::undone(error),
     }
+}
+
+/// The result as lines of JSON, the target's worst part last. What a line is, its field names tell: `metric` and `value` or
+/// `ratio` (a figure, a ratio), `variable` (a sweep), `bound_ns` (a search), `killed_seconds` (a timeline),
+/// `injected` (a trial), `verdict`,
+/// `left_out`, `remark`, `manifest`, `target`.
+fn json_lines(result: &BenchResult) -> Result<Vec<String>, Failure> {
+    #[derive(Serialize)]
+    struct Remark<'a> {
+        remark: &'a str,
+    }
+    #[derive(Serialize)]
+    struct Ratio<'a> {
+        #[serde(flatten)]
+        ratio: &'a RatioRow,
+        smallest_detectable_effect: Option<f64>,
+    }
+    let ratio = |ratio| Ratio { ratio, smallest_detectable_effect: ratio.smallest_detectable_effect() };
+    fn each<'a, Line: Serialize + 'a>(values: impl IntoIterator<Item = Line>) -> Result<Vec<String>, Failure> {
+        values.into_iter().map(|value| json_line(&value)).collect()
+    }
+    #[derive(Serialize)]
+    struct Manifest<'a> {
+        manifest: &'a BTreeMap<String, String>,
+    }
+    let mut lines = each([Manifest { manifest: &result.manifest }])?;
+    lines.extend(each(&result.rows)?);
+    lines.extend(each(result.ratios.iter().map(ratio))?);
+    lines.extend(each(&result.sweeps)?);
+    lines.extend(each(&result.searches)?);
+    lines.extend(each(&result.timelines)?);
+    lines.extend(each(&result.trials)?);
+    lines.extend(each(&result.verdicts)?);
+    lines.extend(each(&result.left_out)?);
+    lines.extend(each(result.remarks.iter().map(|remark| Remark { remark }))?);
+    lines.extend(each(result.targets.iter().chain(least_part(&result.targets)))?);
+    Ok(lines)
 }
 
 /// Figures, ratios, sweeps and remarks for people.
@@ -164,11 +191,18 @@ pub(crate) fn print_figures(result: &BenchResult) {
     tell(&format!("{}: {}", result.plan, result.title));
     for row in &result.rows {
         let (metric, system, unit) = (&row.metric, &row.system, &row.unit);
-        tell(&format!("  {metric:28} {system:22} {:>14.1} {unit} ({:.1} to {:.1})", row.value, row.low, row.high));
+        // What the machine alone adds stands beside the tail that contains it.
+        let floor = result.manifest.get("hiccup p99.9").filter(|_| metric == "end_to_end_p999_ns");
+        let floor = floor.map_or_else(String::new, |floor| format!(", the machine's hiccups alone {floor}"));
+        let interval = format!("({:.1} to {:.1}){floor}", row.low, row.high);
+        tell(&format!("  {metric:28} {system:22} {:>14.1} {unit} {interval}", row.value));
     }
     for ratio in &result.ratios {
         let of = ratio.ratio_of.join(" / ");
-        tell(&format!("  {:28} {of:22} {:>14.3} ({:.3} to {:.3})", ratio.metric, ratio.ratio, ratio.low, ratio.high));
+        let effect = ratio.smallest_detectable_effect();
+        let effect = effect.map_or_else(String::new, |share| format!(", shows changes above {:.1} %", 100.0 * share));
+        let interval = format!("({:.3} to {:.3}{effect})", ratio.low, ratio.high);
+        tell(&format!("  {:28} {of:22} {:>14.3} {interval}", ratio.metric, ratio.ratio));
     }
     for part in &result.targets {
         let (target, text, outcome) = (&part.target, &part.part, if part.met { "met" } else { "missed" });

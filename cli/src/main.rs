@@ -33,6 +33,7 @@ mod results;
 mod scenarios;
 mod shrink;
 mod sinks;
+mod slowed_broker;
 mod system_matrix;
 mod systems;
 mod verify;
@@ -107,6 +108,9 @@ enum Command {
     /// Run the bare program that brokers' costs are held against
     #[command(hide = true)]
     Relay(relay::Arguments),
+    /// Run the reference broker slowed down on purpose
+    #[command(hide = true)]
+    SlowedBroker(slowed_broker::Arguments),
     /// Write a clean history of any length
     #[command(hide = true)]
     HistorySample(history_sample::Arguments),
@@ -156,6 +160,7 @@ fn run(command: Option<Command>) -> Result<Exit, Failure> {
         Some(Command::Report(arguments)) => report::run(&arguments),
         Some(Command::Broker(arguments)) => broker::run(&arguments),
         Some(Command::Relay(arguments)) => relay::run(&arguments),
+        Some(Command::SlowedBroker(arguments)) => slowed_broker::run(&arguments),
         Some(Command::Cluster(arguments)) => cluster::run(&arguments),
         Some(Command::Disk(arguments)) => disk::run(&arguments),
         Some(Command::Systems(arguments)) => systems::run(&arguments),

@@ -33,11 +33,16 @@ impl TopicAdmin {
         Ok(TopicAdmin { stream, correlation: 0 })
     }
 
-    /// Creates the run's topics and waits until every queue has a leader.
+    /// Creates the run's topics and waits until every queue has a leader; fails where that takes more than `CREATE_PATIENCE`
+    /// in all.
     pub(super) fn create(&mut self, lanes: &Lanes, settings: &BTreeMap<String, String>) -> io::Result<()> {
         let configs: Vec<CreatableTopicConfig> = settings.iter().map(config).collect();
         let numbers: Vec<u32> = (0..lanes.topics()).collect();
+        let deadline = Instant::now() + CREATE_PATIENCE;
         for numbers in numbers.chunks(TOPICS_PER_REQUEST) {
+            if Instant::now() > deadline {
+                return Err(too_slow(&format!("only {} of {} topics are made", numbers[0], lanes.topics())));
+            }
             let topic = |number: &u32| {
                 CreatableTopic::default()
                     .with_name(name(&lanes.topic(*number)))
@@ -54,14 +59,13 @@ impl TopicAdmin {
                 return Err(refused("create topic", &topic.name.0, topic.error_code, reason));
             }
         }
-        let deadline = Instant::now() + PATIENCE;
         for number in 0..lanes.topics() {
             // Metadata may name a leader before its log is there; an end offset comes from the log.
             while !(self.has_leaders(&lanes.topic(number), lanes.queues_of(number))?
                 && self.has_ends(lanes, number, &|_| 0)?)
             {
                 if Instant::now() > deadline {
-                    return Err(io::Error::other("not every queue has a leader within 60 s"));
+                    return Err(too_slow("not every queue has a leader"));
                 }
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -140,6 +144,10 @@ fn name(text: &str) -> TopicName {
     TopicName(StrBytes::from_string(text.to_owned()))
 }
 
+fn too_slow(what: &str) -> io::Error {
+    io::Error::other(format!("{what} after {} s", CREATE_PATIENCE.as_secs()))
+}
+
 fn refused(action: &str, topic: &str, code: i16, reason: &str) -> io::Error {
     io::Error::other(format!("cannot {action} {topic}: error {code}, {reason}"))
 }
@@ -152,4 +160,7 @@ const LIST_OFFSETS_VERSION: i16 = 5;
 /// The timestamp that asks for the end.
 const LATEST: i64 = -1;
 const TOPICS_PER_REQUEST: usize = 8;
+/// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long all topics of a block may take.
+const CREATE_PATIENCE: Duration = Duration::from_secs(180);

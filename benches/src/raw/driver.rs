@@ -64,6 +64,8 @@ pub(super) struct RawBlock {
     pub(super) response: Histogram<u64>,
     pub(super) service: Histogram<u64>,
     pub(super) lag: Histogram<u64>,
+    /// Records read no later than they were sent; one clock stamps both, so there should be none.
+    pub(super) not_positive: u64,
     /// The broker's processor time while producing, and while reading back.
     pub(super) cpu_ns: Option<(f64, f64)>,
     pub(super) resident_bytes: Option<f64>,
@@ -120,6 +122,7 @@ pub(super) fn measure(load: &Load<'_>) -> io::Result<RawBlock> {
         response: driver.response,
         service: driver.service,
         lag: driver.lag,
+        not_positive: driver.not_positive,
         cpu_ns: cpu(before, between).zip(cpu(between, after)),
         resident_bytes: resident(between).map(|bytes| bytes.max(resident(after).unwrap_or(0.0))),
         files,
@@ -173,6 +176,7 @@ struct Driver<'a> {
     response: Histogram<u64>,
     service: Histogram<u64>,
     lag: Histogram<u64>,
+    not_positive: u64,
     first_error: Option<String>,
 }
 
@@ -247,6 +251,7 @@ impl<'a> Driver<'a> {
             response,
             service,
             lag,
+            not_positive: 0,
             first_error: None,
         })
     }
@@ -514,9 +519,11 @@ impl<'a> Driver<'a> {
         let (check, load, clock) = (&mut self.check, self.load, self.clock);
         let consumed = check.consumed;
         let (response, service, lag) = (&mut self.response, &mut self.service, &mut self.lag);
+        let not_positive = &mut self.not_positive;
         let counted_from_ns = self.counted_from_ns;
         let mut note = |times: Option<(u64, u64)>, now_ns: u64| {
             let Some((intended_ns, sent_ns)) = times.filter(|times| times.0 >= counted_from_ns) else { return };
+            *not_positive += u64::from(now_ns <= sent_ns);
             response.saturating_record(now_ns.saturating_sub(intended_ns).max(1));
             service.saturating_record(now_ns.saturating_sub(sent_ns).max(1));
             lag.saturating_record(sent_ns.saturating_sub(intended_ns).max(1));

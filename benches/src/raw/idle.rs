@@ -3,7 +3,7 @@
 
 use std::io;
 
-use mqassay_harness::measure::result::TargetPart;
+use mqassay_harness::measure::result::{LeftOut, TargetPart};
 use serde::{Deserialize, Serialize};
 
 use super::admin::TopicAdmin;
@@ -56,24 +56,29 @@ impl Session<'_> {
         for index in 0..self.systems.len() {
             let name = self.systems[index].name.clone();
             let Some(pid) = self.systems[index].pid else { continue };
-            match self.idle_system(idle, index, pid) {
-                Ok((before, found)) => {
-                    found.into_iter().for_each(|(count, now)| self.idle_figures(idle, &name, count, before, now));
-                }
-                Err(error) => self.remark(format!("{name} is left out: {error}.")),
+            let mut found = Vec::new();
+            let outcome = self.idle_system(idle, index, pid, &mut found);
+            // What was read before a failure holds all the same.
+            for (count, before, now) in found {
+                self.idle_figures(idle, &name, count, before, now);
+            }
+            if let Err(error) = outcome {
+                self.remark(format!("{name} is left out from here on: {error}."));
+                self.result.left_out.push(LeftOut { left_out: name, reason: error.to_string() });
             }
         }
         self.remark("Idle queues: one reading of each process, so that the intervals are points.".to_owned());
         Ok(())
     }
 
-    /// What the process holds at first, and at each count.
+    /// Puts into `found`, for each count, what the process held at first and then.
     fn idle_system(
         &mut self,
         idle: &Idle,
         index: usize,
         pid: u32,
-    ) -> Result<(Holdings, Vec<(u32, Holdings)>), BenchError> {
+        found: &mut Vec<(u32, Holdings, Holdings)>,
+    ) -> Result<(), BenchError> {
         let target = &self.systems[index];
         let name = target.name.clone();
         let failed = |action: &'static str| {
@@ -84,7 +89,6 @@ impl Session<'_> {
         let before = Holdings::of_process(pid).map_err(failed("read its process"))?;
         let settings = topic_settings(target, self.plan.flush);
         let (mut made, mut all): (u32, Vec<Lanes>) = (0, Vec::new());
-        let mut found = Vec::new();
         for &count in &idle.queues {
             self.step(&format!("{count} idle queues"), &name);
             let prefix = format!("mqassay-{}-{:016x}", self.plan.name, self.run_number().wrapping_add(made.into()));
@@ -93,12 +97,12 @@ impl Session<'_> {
             made = count;
             all.push(lanes);
             let now = Holdings::of_process(pid).map_err(failed("read its process"))?;
-            found.push((count, now));
+            found.push((count, before, now));
         }
         for lanes in &all {
             admin.delete(lanes).map_err(failed("delete topics"))?;
         }
-        Ok((before, found))
+        Ok(())
     }
 
     fn idle_figures(&mut self, idle: &Idle, name: &str, count: u32, before: Holdings, now: Holdings) {

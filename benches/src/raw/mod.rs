@@ -14,5 +14,6 @@ pub mod recovery;
 pub mod relay;
 pub mod scale;
 pub(crate) mod session;
+pub mod slowdown;
 mod template;
 mod wire;

@@ -163,6 +163,11 @@ impl RawShape {
         self.queues.unwrap_or(plan.queues)
     }
 
+    /// The first value out of its bounds, for a broker.
+    pub(super) fn first_fault(&self, plan: &LoadPlan) -> Option<&'static str> {
+        self.checks(plan, false).find(|(holds, _)| !holds).map(|(_, reason)| reason)
+    }
+
     fn checks(&self, plan: &LoadPlan, is_relayed: bool) -> impl Iterator<Item = (bool, &'static str)> {
         let (queues, batches) = (self.queues(plan), self.batches_per_request);
         let record_bytes = self.record_bytes.unwrap_or(plan.record_bytes);

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Instant;
 
-use mqassay_harness::measure::percentile::percentile;
+use hdrhistogram::Histogram;
+use mqassay_harness::measure::percentile::{latency_histogram, percentile};
 use mqassay_harness::measure::result::{METRICS, MetricRow, RatioRow, TargetPart};
 use mqassay_harness::measure::statistics::{median, median_interval, ratio_interval};
-use mqassay_harness::measure::steady;
 
 use super::admin::TopicAdmin;
 use super::driver::{self, Load, RawBlock};
@@ -17,6 +17,7 @@ use super::plan::{DiskSync, RELAY, RawLoad, RawShape, is_named};
 use crate::assemble::{self, Sample};
 use crate::plan::{Acks, Flush, WarmUp};
 use crate::session::Session;
+use crate::warm_up::{Window, is_steady};
 use crate::{BenchError, SystemTarget};
 
 impl Session<'_> {
@@ -32,6 +33,7 @@ impl Session<'_> {
             .filter(|&(shape, system)| raw.takes(&raw.shapes[shape], &self.systems[system].name))
             .collect();
         let mut samples: BTreeMap<(usize, usize), Vec<Sample>> = BTreeMap::new();
+        let mut merged: BTreeMap<(usize, usize), [Histogram<u64>; 3]> = BTreeMap::new();
         for pair in 0..raw.pairs {
             for at in assemble::order(pair, turns.len()) {
                 let (shape, system) = turns[at];
@@ -40,9 +42,18 @@ impl Session<'_> {
                 }
                 let block = self.raw_block(&raw.shapes[shape], system, raw.block_seconds, raw.lead_in_seconds)?;
                 samples.entry((shape, system)).or_default().push(sample(&raw.shapes[shape], &block));
+                let sums =
+                    merged.entry((shape, system)).or_insert_with(|| std::array::from_fn(|_| latency_histogram()));
+                for (sum, part) in sums.iter_mut().zip([&block.response, &block.service, &block.lag]) {
+                    sum.add(part).expect("histograms of one range can be added");
+                }
             }
         }
         self.raw_rows(raw, &samples);
+        for ((shape, system), histograms) in &merged {
+            let spectra = assemble::spectra(&self.raw_name(raw, *shape, *system), histograms);
+            self.result.spectra.extend(spectra);
+        }
         let sync = if raw.parts.iter().any(|part| part.when.is_some()) { Some(self.disk_sync()?) } else { None };
         self.raw_parts(raw, &samples, sync);
         Ok(())
@@ -53,24 +64,14 @@ impl Session<'_> {
         let Some(shape) = raw.shapes.iter().find(|shape| raw.takes(shape, &name)).filter(|_| name != RELAY) else {
             return Ok(());
         };
-        let mut costs = Vec::new();
-        while costs.len() < warm_up.windows_maximum as usize {
+        let mut windows: Vec<Window> = Vec::new();
+        while windows.len() < warm_up.windows_maximum as usize && !is_steady(&windows, warm_up) {
             let block = self.raw_block(shape, index, warm_up.window_seconds, 0.0)?;
-            let per_message = |cpu_ns: f64| cpu_ns / block.records.max(1) as f64;
-            costs.push(block.cpu_ns.map_or(block.produce_ns as f64, |(produce_ns, _)| per_message(produce_ns)));
-            if steady::steady_from(&costs, warm_up.change_maximum).is_some() {
-                break;
-            }
+            let records = block.records.max(1) as f64;
+            let cpu_ns = block.cpu_ns.map(|(produce_ns, _)| produce_ns / records);
+            windows.push(Window { cpu_ns, records_per_second: records * 1e9 / block.produce_ns as f64 });
         }
-        let is_steady = steady::steady_from(&costs, warm_up.change_maximum).is_some();
-        let (count, first, last) = (costs.len(), costs[0], costs[costs.len() - 1]);
-        let outcome = if is_steady { "steady" } else { "not steady within the plan's windows" };
-        let seconds = warm_up.window_seconds;
-        let text = format!("{count} windows of {seconds} s, {first:.0} then {last:.0} ns a message, {outcome}");
-        if !is_steady {
-            self.remark(format!("{name} was not shown to be warm before its first block ({text})."));
-        }
-        self.result.manifest.insert(format!("{name} warm-up"), text);
+        self.note_warm_up(index, warm_up, &windows);
         Ok(())
     }
 
@@ -82,7 +83,28 @@ impl Session<'_> {
         seconds: f64,
         lead_in_seconds: f64,
     ) -> Result<RawBlock, BenchError> {
-        let target = &self.systems[index];
+        let block = self.raw_block_on(shape, &self.systems[index], seconds, lead_in_seconds)?;
+        self.note(index, &block.verification, block.unsettled, block.first_error.as_deref());
+        let name = self.systems[index].name.clone();
+        if block.client_busy > CLIENT_BUSY_MAXIMUM && shape.records_per_second.is_none() {
+            let shape = &shape.name;
+            self.remark(format!("{name}, {shape}: the driver was busy all the time; compare CPU, not throughput."));
+        }
+        self.remark_not_positive(&name, block.not_positive);
+        if block.achieved_share < 0.99 {
+            self.remark(format!("{name}, {}: a block achieved less than 99 % of its rate.", shape.name));
+        }
+        Ok(block)
+    }
+
+    /// One block on fresh topics of any broker, judged and counted for nobody yet.
+    pub(super) fn raw_block_on(
+        &self,
+        shape: &RawShape,
+        target: &SystemTarget,
+        seconds: f64,
+        lead_in_seconds: f64,
+    ) -> Result<RawBlock, BenchError> {
         self.step(&shape.name, &target.name);
         let run = self.run_number();
         let lanes = Lanes {
@@ -111,7 +133,7 @@ impl Session<'_> {
             let system = target.name.clone();
             move |source| BenchError::Raw { system, action, source }
         };
-        let measured = if load.is_relay {
+        if load.is_relay {
             driver::measure(&load).map_err(failed("put load on it"))
         } else {
             let mut admin = TopicAdmin::connect(&target.bootstrap).map_err(failed("connect"))?;
@@ -121,25 +143,18 @@ impl Session<'_> {
             let deleted = admin.delete(&lanes).map_err(failed("delete topics"));
             // The first thing that went wrong is the one to tell.
             measured.and_then(|block| deleted.map(|()| block))
-        };
-        let block = measured?;
-        self.note(index, &block.verification, block.unsettled, block.first_error.as_deref());
-        let name = self.systems[index].name.clone();
-        if block.client_busy > CLIENT_BUSY_MAXIMUM && shape.records_per_second.is_none() {
-            let shape = &shape.name;
-            self.remark(format!("{name}, {shape}: the driver was busy all the time; compare CPU, not throughput."));
         }
-        if block.achieved_share < 0.99 {
-            self.remark(format!("{name}, {}: a block achieved less than 99 % of its rate.", shape.name));
-        }
-        Ok(block)
+    }
+
+    /// A system's name in results: with the shape's where there are several.
+    fn raw_name(&self, raw: &RawLoad, shape: usize, system: usize) -> String {
+        let name = &self.systems[system].name;
+        if raw.shapes.len() == 1 { name.clone() } else { format!("{name}, {}", raw.shapes[shape].name) }
     }
 
     fn raw_rows(&mut self, raw: &RawLoad, samples: &BTreeMap<(usize, usize), Vec<Sample>>) {
         for (&(shape, system), samples) in samples {
-            let name = &self.systems[system].name;
-            let shown =
-                if raw.shapes.len() == 1 { name.clone() } else { format!("{name}, {}", raw.shapes[shape].name) };
+            let shown = self.raw_name(raw, shape, system);
             let rows = assemble::rows(&self.plan.name, &shown, samples);
             self.result.rows.extend(rows);
         }
@@ -258,6 +273,8 @@ pub(super) fn sample(shape: &RawShape, block: &RawBlock) -> Sample {
         put("end_to_end_p99_ns", at(&block.response, 99.0));
         put("end_to_end_p999_ns", at(&block.response, 99.9));
         put("end_to_end_service_p99_ns", at(&block.service, 99.0));
+        put("end_to_end_max_ns", (!block.response.is_empty()).then(|| block.response.max() as f64));
+        put("not_positive_samples", (!block.response.is_empty()).then_some(block.not_positive as f64));
         put("schedule_lag_p99_ns", at(&block.lag, 99.0).filter(|_| shape.records_per_second.is_some()));
     } else {
         put("broker_cpu_produce_ns_per_message", block.cpu_ns.map(|(produce, _)| produce / records));
@@ -267,7 +284,7 @@ pub(super) fn sample(shape: &RawShape, block: &RawBlock) -> Sample {
 }
 
 /// One row of the median of `values` with its interval; none of nothing.
-pub(super) fn rows_of(plan: &str, system: &str, metric: &str, values: &[f64]) -> Option<MetricRow> {
+pub(crate) fn rows_of(plan: &str, system: &str, metric: &str, values: &[f64]) -> Option<MetricRow> {
     let interval = median_interval(values, 0)?;
     let unit = METRICS.iter().find(|known| known.0 == metric).map_or("", |known| known.1);
     Some(MetricRow {
