@@ -75,13 +75,23 @@ fn only_a_consumer_that_acknowledges_after_processing_loses_nothing() {
     assert!(sum("before", "lost") > 0 && sum("automatic", "lost") > 0);
 }
 
+/// Whoever looks from outside sees how fast things move, and on a machine that stands still for seconds everything seems
+/// stuck or nothing does: so one of a few looks must find the cause. What the cure does is the same each time.
 #[test]
 fn a_message_that_is_tried_for_ever_is_found_from_outside_and_the_dead_letter_drains_its_queue() {
-    let found = lines(&["backlog", "--runs", "1", "--cures", "1", "--causes", "poison-message", "--json"]);
-    assert_eq!(found[0]["diagnosis"]["cause"], "poison-message", "{}", found[0]);
-    let cure = &found[0]["cure"];
-    assert!(cure["drained_seconds"].is_number(), "{cure}");
-    assert_eq!((&cure["missing"], &cure["put_aside"]), (&0.into(), &1.into()), "{cure}");
+    const LOOKS: usize = 4;
+    let is_found = |_: &usize| {
+        let arguments = ["backlog", "--runs", "1", "--cures", "1", "--causes", "poison-message", "--json"];
+        let output = mqassay(&arguments);
+        let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let told: Value = serde_json::from_str(out.lines().next().expect(&error)).unwrap();
+        let cure = &told["cure"];
+        assert_eq!((&cure["missing"], &cure["put_aside"]), (&0.into(), &1.into()), "{cure}\n{error}");
+        let is_right = told["diagnosis"]["cause"] == "poison-message";
+        assert_eq!(output.status.code(), Some(if is_right { 0 } else { 2 }), "{told}\n{error}");
+        is_right && cure["drained_seconds"].is_number()
+    };
+    assert!((0..LOOKS).any(|look| is_found(&look)), "none of {LOOKS} looks named the message and saw its queue drain");
 }
 
 #[test]
