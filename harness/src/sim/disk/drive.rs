@@ -169,6 +169,6 @@ impl Shared {
 
 impl State {
     pub(super) fn count_used(&mut self) {
-        self.used_bytes = self.tree.files().iter().map(|(_, inode)| inode.room()).sum();
+        self.used_bytes = self.tree.room();
     }
 }

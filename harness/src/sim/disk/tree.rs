@@ -120,6 +120,16 @@ impl Tree {
         files
     }
 
+    /// Room that files with a name take together, in bytes.
+    pub(crate) fn room(&self) -> u64 {
+        let entries = self.volatile.values().flat_map(BTreeMap::values);
+        let rooms = entries.map(|entry| match entry {
+            Entry::File(inode) => inode.room(),
+            Entry::Directory => 0,
+        });
+        rooms.sum()
+    }
+
     pub(crate) fn create_file(&mut self, at: Place) -> Rc<Inode> {
         self.inodes += 1;
         let inode = Rc::new(Inode { id: self.inodes, contents: RefCell::default(), reserved: std::cell::Cell::new(0) });

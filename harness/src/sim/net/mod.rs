@@ -48,7 +48,12 @@ pub(crate) struct Fabric {
     hosts: RefCell<BTreeMap<IpAddr, Endpoint>>,
     nodes: RefCell<BTreeMap<u32, NodeLink>>,
     changed: Notify,
+    /// Where sockets are read into. One for all streams: to clear so much for each look at a socket took a seventh of a run.
+    read_room: RefCell<Box<[u8]>>,
 }
+
+/// Bytes taken from a socket at once at most.
+const SOCKET_READ_BYTES: usize = 64 << 10;
 
 /// A node as the network sees it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -243,6 +248,7 @@ impl Fabric {
             hosts: RefCell::default(),
             nodes: RefCell::default(),
             changed: Notify::new(),
+            read_room: RefCell::new(vec![0; SOCKET_READ_BYTES].into_boxed_slice()),
         })
     }
 

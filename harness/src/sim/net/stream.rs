@@ -36,7 +36,6 @@ enum Ended {
 
 /// Bytes taken from the socket at most before they are read.
 const ARRIVED_BYTES_MAX: usize = 1 << 20;
-const SOCKET_READ_BYTES: usize = 64 << 10;
 
 impl SimStream {
     pub(super) fn new(
@@ -55,15 +54,13 @@ impl SimStream {
     /// Takes what the socket has; afterwards it will wake the task, unless enough is here.
     fn fill(&mut self, context: &mut Context<'_>) {
         while self.ended.is_none() && self.arrived.len() < ARRIVED_BYTES_MAX {
-            let before = self.arrived.len();
-            self.arrived.resize(before + SOCKET_READ_BYTES, 0);
-            let mut buffer = ReadBuf::new(&mut self.arrived[before..]);
+            let mut room = self.net.fabric.read_room.borrow_mut();
+            let mut buffer = ReadBuf::new(&mut room);
             let polled = Pin::new(&mut self.socket).poll_read(context, &mut buffer);
-            let filled = buffer.filled().len();
-            self.arrived.truncate(before + filled);
+            self.arrived.extend_from_slice(buffer.filled());
             match polled {
                 Poll::Pending => return,
-                Poll::Ready(Ok(())) if filled == 0 => self.ended = Some(Ended::Closed),
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => self.ended = Some(Ended::Closed),
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => self.ended = Some(Ended::Failed),
             }
