@@ -13,6 +13,7 @@ use mqassay_scenarios::mutants::{self, Culprit, ScoreOptions};
 use mqassay_scenarios::race::{self, Race, RaceLine, Trial};
 use mqassay_scenarios::runner::Run;
 use mqassay_scenarios::score_table;
+use mqassay_scenarios::shrink::Bound;
 use serde::Serialize;
 
 use crate::arguments::{Seeds, jobs, seconds};
@@ -89,6 +90,9 @@ struct Score {
     /// Shrink the plan that catches a mutant, for at most so many seconds each
     #[arg(long, value_name = "SECONDS", value_parser = seconds, num_args = 0..=1, default_missing_value = "60")]
     shrink: Option<Duration>,
+    /// Shrink it with so many candidates at most, so that the result is the same on every machine
+    #[arg(long, value_name = "N", conflicts_with = "shrink")]
+    shrink_tries: Option<u64>,
     /// Add faults that no mutant needs to every plan, so that there is something to shrink
     #[arg(long)]
     crowded: bool,
@@ -196,12 +200,13 @@ fn known(names: &[String]) -> Result<(), Failure> {
 }
 
 fn run_score(score: &Score, json: bool) -> Result<Exit, Failure> {
+    let bound = Bound { time: score.shrink, tries: score.shrink_tries };
     let options = ScoreOptions {
         seeds: score.seeds.as_ref().map_or(mutants::SEEDS, |seeds| seeds.0.clone()),
         budget: score.budget,
         jobs: jobs(score.jobs),
         runs_dir: score.runs_dir.clone(),
-        shrink: score.shrink,
+        shrink: (bound != Bound::default()).then_some(bound),
         only: score.mutants.clone(),
         crowded: score.crowded,
     };

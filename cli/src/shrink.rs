@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mqassay_harness::artifact::{ShrunkLine, folder};
 use mqassay_scenarios::runner::RunError;
-use mqassay_scenarios::shrink::{self, Options, ShrinkError};
+use mqassay_scenarios::shrink::{self, Bound, Options, ShrinkError};
 use serde::Serialize;
 
 use crate::arguments::{jobs, seconds};
@@ -25,9 +25,12 @@ pub(crate) struct Arguments {
     /// The anomaly that must stay [default: the first violation of the plan]
     #[arg(long, value_name = "NAME")]
     anomaly: Option<String>,
-    /// Time at most, in seconds [default: 60]
+    /// Time at most, in seconds [default: 60, or none with --tries]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     budget: Option<Duration>,
+    /// Candidates at most: ends at the same plan on every machine
+    #[arg(long, value_name = "N")]
+    tries: Option<u64>,
     /// Threads; the result does not depend on them [default: one for each processor]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
@@ -40,7 +43,7 @@ pub(crate) struct Arguments {
 struct Line {
     anomaly: String,
     runs: u64,
-    /// Whether the search came to its end before the time did.
+    /// Whether the search came to its end before its bound.
     minimal: bool,
     #[serde(flatten)]
     shrunk: ShrunkLine,
@@ -55,7 +58,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     }
     let options = Options {
         anomaly: arguments.anomaly.clone(),
-        budget: Some(arguments.budget.unwrap_or(shrink::BUDGET)),
+        bound: Bound {
+            time: arguments.budget.or(arguments.tries.is_none().then_some(shrink::BUDGET)),
+            tries: arguments.tries,
+        },
         jobs: jobs(arguments.jobs),
     };
     let mut progress = Progress::new("shrink", 0);
@@ -77,7 +83,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         tell(&json_line(&line)?);
     } else {
         let ShrunkLine { faults, operations, seconds, plan, faults_before, operations_before, .. } = &line.shrunk;
-        let rest = if line.minimal { "" } else { "; the time was over before all was tried" };
+        let rest = if line.minimal { "" } else { "; the bound was reached before all was tried" };
         tell(&format!(
             "{}: {faults_before} faults → {faults}, {operations_before} operations → {operations} in {} runs, \
              {seconds:.1} s{rest}",

@@ -17,7 +17,7 @@ use mqassay_harness::plan::scenario::{Scenario, Span};
 use crate::campaign::{self, CampaignError, Course, Keep, Options};
 use crate::catalogue::{self, CatalogueError};
 use crate::runner::{Run, RunError};
-use crate::shrink::{self, ShrinkError};
+use crate::shrink::{self, Bound, ShrinkError};
 
 /// Who has the deliberate bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -317,8 +317,8 @@ pub struct ScoreOptions {
     pub jobs: usize,
     /// Where the artifacts of catching runs go.
     pub runs_dir: PathBuf,
-    /// Real time in which the plan that catches a mutant is shrunk; none leaves it as it is.
-    pub shrink: Option<Duration>,
+    /// Where shrinking the plan that catches a mutant ends at the latest; none leaves it as it is.
+    pub shrink: Option<Bound>,
     /// Public names of the mutants to try; all of them where none is named.
     pub only: Vec<String>,
     /// Whether faults that no mutant needs are added, so that every plan has `CROWD` of them at least.
@@ -415,17 +415,17 @@ pub fn attempt(
         !line.caught && !out_of_time()
     })?;
     line.wall_seconds = began.elapsed().as_secs_f64();
-    if let (Some(budget), Some(run)) = (options.shrink, &catching) {
-        line.shrunk = Some(shrunk(run, &line, budget, options)?);
+    if let (Some(bound), Some(run)) = (options.shrink, &catching) {
+        line.shrunk = Some(shrunk(run, &line, bound, options)?);
     }
     Ok((line, catching))
 }
 
 /// Shrinks the plan that caught a mutant, into a file beside its artifacts.
-fn shrunk(run: &Run, line: &MutantLine, budget: Duration, options: &ScoreOptions) -> Result<ShrunkLine, ScoreError> {
+fn shrunk(run: &Run, line: &MutantLine, bound: Bound, options: &ScoreOptions) -> Result<ShrunkLine, ScoreError> {
     let path = PathBuf::from(&run.line.plan);
     let plan = folder::read_plan(&path).map_err(RunError::from).map_err(ShrinkError::from)?;
-    let how = shrink::Options { anomaly: line.anomaly.clone(), budget: Some(budget), jobs: options.jobs };
+    let how = shrink::Options { anomaly: line.anomaly.clone(), bound, jobs: options.jobs };
     let small = shrink::shrink_plan(&plan, &how, &mut |_| {})?;
     Ok(small.write(&path.with_file_name("shrunk.toml"))?)
 }

@@ -17,13 +17,22 @@ use crate::runner::{self, Record, RunError};
 /// Real time for one plan where nobody says otherwise.
 pub const BUDGET: Duration = Duration::from_secs(60);
 
+/// Where shrinking ends at the latest; without any bound it comes to its own end.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bound {
+    /// Real time at most.
+    pub time: Option<Duration>,
+    /// Candidates at most: the same result on every machine.
+    pub tries: Option<u64>,
+}
+
 /// How to shrink.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Name of the anomaly that must stay; the gravest violation of the plan where none is named.
     pub anomaly: Option<String>,
-    /// Real time at most; none lets it come to its end.
-    pub budget: Option<Duration>,
+    /// Where it ends at the latest.
+    pub bound: Bound,
     /// Threads, at least 1.
     pub jobs: usize,
 }
@@ -43,7 +52,7 @@ pub struct ShrunkPlan {
     pub runs: u64,
     /// Real seconds that it took.
     pub seconds: f64,
-    /// Whether nothing was left to try when the time was over.
+    /// Whether nothing was left to try.
     pub is_minimal: bool,
 }
 
@@ -89,8 +98,9 @@ pub fn shrink_plan(
             wanted: options.anomaly.clone().unwrap_or_else(|| "any violation".to_owned()),
         });
     };
-    let may_go_on = || options.budget.is_none_or(|budget| began.elapsed() < budget);
-    let search = shrink::Options { wanted, jobs: options.jobs.max(1), may_go_on: &may_go_on, on_progress };
+    let may_go_on = || options.bound.time.is_none_or(|most| began.elapsed() < most);
+    let (jobs, tries_max) = (options.jobs.max(1), options.bound.tries);
+    let search = shrink::Options { wanted, jobs, may_go_on: &may_go_on, tries_max, on_progress };
     let oracle = |plan: &Plan| violations(plan).map(|shown| due_to_culprit(plan, shown, wanted));
     let shrunk = shrink::shrink(plan, &oracle, search);
     let line = runner::run_plan(&shrunk.plan, Record::HashOnly)?.line;

@@ -1,8 +1,9 @@
 //! Shrinking: delta debugging over plans. From a plan that shows an anomaly to a small one that shows the same anomaly
-//! by the same kind of evidence. Start at `shrink`; `search` runs candidates side by side, `pieces` says what can be
-//! left out, `salts` what can be left out under other draws, `values` what can be made simpler. Pure but for the oracle
+//! by the same kind of evidence. Start at `shrink`; `search` runs candidates side by side, `leaps` takes the big steps,
+//! `pieces` says what can be left out, `salts` what can be under other draws, `values` what can be made simpler. Pure but for the oracle
 //! that it is given, so that any world can be behind it. Not here: running plans, and what to do with the result.
 
+mod leaps;
 mod pieces;
 mod salts;
 mod search;
@@ -64,6 +65,9 @@ pub struct Options<'a> {
     pub jobs: usize,
     /// Asked before each run; after the first no, the best plan so far is the result.
     pub may_go_on: &'a (dyn Fn() -> bool + Sync),
+    /// Candidates considered at most, those already known among them; none lets time alone decide. Unlike time it bounds
+    /// the search at the same place on every machine, whatever the threads.
+    pub tries_max: Option<u64>,
     /// Hears of each step down.
     pub on_progress: &'a mut dyn FnMut(Progress),
 }
@@ -102,6 +106,7 @@ pub fn shrink<'a>(plan: &Plan, oracle: &'a Oracle<'a>, options: Options<'a>) -> 
     let mut search = Search::new(start, oracle, options);
     loop {
         let before = search.steps();
+        leaps::leap(&mut search);
         pieces::drop_pieces(&mut search);
         salts::drop_under_other_salts(&mut search);
         // Values only when the pieces are settled: there are few of them then, and runs are short.

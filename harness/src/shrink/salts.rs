@@ -47,6 +47,6 @@ pub(super) fn drop_under_other_salts(search: &mut Search<'_>) {
 }
 
 /// The plan with another salt, which follows from its own.
-fn salted(plan: &Plan, number: usize) -> Plan {
+pub(super) fn salted(plan: &Plan, number: usize) -> Plan {
     Plan { salt: draw_at(plan.salt, "shrink", number as u64, 0) >> 1, ..plan.clone() }
 }

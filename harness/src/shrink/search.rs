@@ -18,6 +18,8 @@ pub(super) struct Search<'a> {
     /// By digest of the plan: whether it shows what is wanted; nothing while it is being run.
     known: BTreeMap<u128, Option<bool>>,
     runs: u64,
+    /// Candidates considered, up to the winner of each round.
+    tries: u64,
     steps: u64,
     is_stopped: bool,
 }
@@ -45,7 +47,7 @@ impl<'a> Search<'a> {
     pub(super) fn new(plan: Plan, oracle: &'a Oracle<'a>, options: Options<'a>) -> Search<'a> {
         assert!(options.jobs >= 1, "shrinking needs a thread");
         let known = BTreeMap::from([(digest(&plan), Some(true))]);
-        Search { plan, oracle, options, known, runs: 0, steps: 0, is_stopped: false }
+        Search { plan, oracle, options, known, runs: 0, tries: 0, steps: 0, is_stopped: false }
     }
 
     /// The best plan so far.
@@ -58,7 +60,7 @@ impl<'a> Search<'a> {
         self.steps
     }
 
-    /// Whether the time is over.
+    /// Whether the time or the tries are over.
     pub(super) fn is_stopped(&self) -> bool {
         self.is_stopped
     }
@@ -76,6 +78,12 @@ impl<'a> Search<'a> {
         candidate: &(dyn Fn(&Plan, usize) -> Plan + Sync),
     ) -> Option<usize> {
         if self.is_stopped || count == 0 {
+            return None;
+        }
+        let tries_left = self.options.tries_max.map_or(u64::MAX, |most| most.saturating_sub(self.tries));
+        let count = count.min(usize::try_from(tries_left).unwrap_or(usize::MAX));
+        if count == 0 {
+            self.is_stopped = true;
             return None;
         }
         let known = std::mem::take(&mut self.known);
@@ -97,6 +105,7 @@ impl<'a> Search<'a> {
         let round = round.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.known = round.known;
         self.runs += round.runs;
+        self.tries += round.winner.as_ref().map_or(count, |(number, _)| number + 1) as u64;
         self.is_stopped |= round.is_stopped;
         let won = round.winner.map(|(number, plan)| {
             self.plan = plan;

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::history::Queue;
+use crate::plan::draws::draw_at;
 use crate::plan::{Client, ClientAction, Fault, FaultAction, PlannedOperation, Role, Topic, Trigger, World};
 
 const WANTED: EvidenceKind = EvidenceKind { anomaly: Anomaly::LostWrite, proof: Proof::Operations };
@@ -101,7 +102,7 @@ fn has_ids(plan: &Plan) -> bool {
 }
 
 fn unbounded<'a>(jobs: usize, on_progress: &'a mut dyn FnMut(Progress)) -> Options<'a> {
-    Options { wanted: WANTED, jobs, may_go_on: &|| true, on_progress }
+    Options { wanted: WANTED, jobs, may_go_on: &|| true, tries_max: None, on_progress }
 }
 
 /// Shrinks with an oracle of "holds these faults and operations", which counts and refuses to see a plan twice.
@@ -223,7 +224,8 @@ fn when_the_time_is_over_the_best_so_far_is_the_result() {
     let may_go_on = || runs.load(Ordering::Relaxed) < 6;
     let mut told = Vec::new();
     let mut on_progress = |progress: Progress| told.push(progress);
-    let options = Options { wanted: WANTED, jobs: 1, may_go_on: &may_go_on, on_progress: &mut on_progress };
+    let options =
+        Options { wanted: WANTED, jobs: 1, may_go_on: &may_go_on, tries_max: None, on_progress: &mut on_progress };
     let shrunk = shrink(&plan(2, 12), &oracle, options);
     assert_eq!((shrunk.runs, shrunk.is_minimal), (6, false));
     assert!((2..12).contains(&shrunk.plan.faults.len()), "{} faults", shrunk.plan.faults.len());
@@ -239,4 +241,42 @@ fn a_fault_that_only_the_draws_made_needful_is_left_out_under_another_salt() {
     assert!(is_hidden(&Plan { faults: Vec::new(), ..start.clone() }), "its own salt is one of those");
     let shrunk = shrink(&start, &oracle, unbounded(2, &mut |_| {}));
     assert_eq!((shrunk.plan.faults.len(), shrunk.plan.salt % 2), (1, 0));
+}
+
+#[test]
+fn tries_bound_the_search_at_the_same_plan_whatever_the_threads() {
+    let start = plan(2, 12);
+    let oracle =
+        |plan: &Plan| (plan.faults.len() >= 2 && plan.operation_count() >= 3).then(|| BTreeSet::from([WANTED]));
+    let bounded = |jobs: usize, tries: u64| {
+        shrink(&start, &oracle, Options { tries_max: Some(tries), ..unbounded(jobs, &mut |_| {}) })
+    };
+    let mut sizes = BTreeSet::new();
+    for tries in [0, 1, 5, 20, 60] {
+        let alone = bounded(1, tries);
+        assert!(!alone.is_minimal && alone.runs <= tries, "{tries}");
+        sizes.insert(alone.plan.operation_count());
+        for jobs in [2, 5] {
+            assert_eq!(bounded(jobs, tries).plan, alone.plan, "{tries} tries on {jobs} threads");
+        }
+    }
+    assert!(sizes.len() > 2, "{sizes:?}");
+}
+
+#[test]
+fn a_race_that_every_step_decides_anew_becomes_small_all_the_same() {
+    // One fault and two operations suffice, but of all plans only one in eight shows it.
+    let is_lucky = |plan: &Plan| {
+        let sum = operation_ids_or_zero(plan).iter().sum::<u64>();
+        draw_at(plan.salt, "race", sum, plan.faults.len() as u64).is_multiple_of(8)
+    };
+    let oracle = |plan: &Plan| {
+        let shows = plan.operation_count() >= 2 && !plan.faults.is_empty() && is_lucky(plan);
+        shows.then(|| BTreeSet::from([WANTED]))
+    };
+    for start in (0..80).map(|salt| Plan { salt, ..plan(3, 12) }).filter(is_lucky) {
+        let shrunk = shrink(&start, &oracle, Options { tries_max: Some(2_000), ..unbounded(2, &mut |_| {}) });
+        let (faults, operations) = (shrunk.plan.faults.len(), shrunk.plan.operation_count());
+        assert!(faults <= 4 && operations <= 6, "salt {}: {faults} faults, {operations} operations", start.salt);
+    }
 }
