@@ -60,7 +60,8 @@ fn a_version_check_holds_back_what_came_too_early_and_a_redelivery_finds_a_forge
         assert_eq!((&of(sink, fault)["lost"], &of(sink, fault)["doubled"]), (&0.into(), &0.into()), "{sink} {fault}");
     }
     assert!(of("newest-version-wins", "reorder")["lost"].as_u64().unwrap() > 0);
-    assert_eq!(of("forgetful-cache", "redelivery")["doubled"], 300);
+    // A group that thought a slow consumer dead delivers some of it once more.
+    assert!(of("forgetful-cache", "redelivery")["doubled"].as_u64().unwrap() >= 300);
     assert!(of("id-cache", "redelivery")["deliveries"].as_u64().unwrap() >= 600, "nothing came again");
 }
 

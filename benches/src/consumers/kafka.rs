@@ -14,7 +14,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::consumers::{ConsumerError, kafka_error};
 
 /// How long one answer may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 const STEP: Duration = Duration::from_millis(20);
 
 /// Settings that all clients of a cluster have.

@@ -325,7 +325,7 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 }
 
 const POLL: Duration = Duration::from_millis(100);
-const LATE: Duration = Duration::from_secs(5);
+const LATE: Duration = Duration::from_secs(20);
 const SESSION_MS: &str = "2000";
 const HEARTBEAT_MS: &str = "300";
 const AUTOMATIC_INTERVAL_MS: &str = "50";
