@@ -124,7 +124,7 @@ impl Rig {
                 let event = self.runtime.block_on(self.store.start(read));
                 let DiskEvent::Read { result: Ok(bytes), .. } = event else { panic!("not read: {event:?}") };
                 (reads, bytes_read) = (reads + 1, bytes_read + bytes.len() as u64);
-                self.logs[log].check_read(&piece, &bytes).expect("the bytes are as written");
+                self.logs[log].check_read(&piece, &bytes, bytes.len()).expect("the bytes are as written");
             }
             if plan.next_offset == offset {
                 return (offset.0 as u64, reads, bytes_read);

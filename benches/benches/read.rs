@@ -71,7 +71,7 @@ impl Filled {
                     let read = DiskEffect::Read { ticket: Ticket(1), log, segment, at, length };
                     let event = self.runtime.block_on(self.store.start(read));
                     let DiskEvent::Read { result: Ok(read), .. } = event else { panic!("not read: {event:?}") };
-                    let batches = self.log.check_read(&piece, &read).expect("the bytes are as written");
+                    let batches = self.log.check_read(&piece, &read, read.len()).expect("the bytes are as written");
                     bytes += batches.iter().map(Bytes::len).sum::<usize>();
                 }
             }

@@ -10,7 +10,7 @@ use super::batch;
 use super::config::{Advertised, NodeConfig};
 use super::control::Control;
 use super::fetch::Fetches;
-use super::gather::ReadTarget;
+use super::gather::ColdRead;
 use super::group::coordinator::Call;
 use super::group::requests::{beat_call, join_call};
 use super::group::service::Groups;
@@ -175,7 +175,7 @@ pub struct Core {
     pub(super) groups: Groups,
     pub(super) internal: InternalAppends,
     /// Cold reads under way.
-    pub(super) reads: BTreeMap<Ticket, ReadTarget>,
+    pub(super) reads: BTreeMap<Ticket, ColdRead>,
     ticket_next: u64,
     /// Logs appended to in this turn.
     dirty: BTreeSet<LogId>,

@@ -4,7 +4,7 @@
 //! the in-sync set falls below its minimum, or when leadership goes, is answered NOT_ENOUGH_REPLICAS_AFTER_APPEND at once.
 //! The leader epoch that a batch carries is overwritten.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -30,9 +30,8 @@ use crate::wire::response::Response;
 #[derive(Debug, Default)]
 pub(super) struct Produces {
     pending: BTreeMap<RequestId, PendingProduce>,
-    /// Per log by the position that confirms; the second number keeps equal positions apart.
-    waits: BTreeMap<(LogId, Confirmation), BTreeMap<(Position, u64), Wait>>,
-    wait_next: u64,
+    /// Per log by the position that confirms; of equal ones the first comes first. None is empty.
+    waits: BTreeMap<(LogId, Confirmation), VecDeque<Wait>>,
     /// Batches appended since the start, and their bytes.
     appends: u64,
     append_bytes: u64,
@@ -68,6 +67,7 @@ enum Confirmation {
 /// The place of an answer that waits.
 #[derive(Debug, Clone, Copy)]
 struct Wait {
+    end: Position,
     id: RequestId,
     topic: usize,
     partition: usize,
@@ -108,9 +108,14 @@ impl Produces {
         (self.appends, self.append_bytes)
     }
 
-    fn wait(&mut self, log: LogId, by: Confirmation, end: Position, wait: Wait) {
-        self.wait_next += 1;
-        self.waits.entry((log, by)).or_default().insert((end, self.wait_next), wait);
+    fn wait(&mut self, log: LogId, by: Confirmation, wait: Wait) {
+        let waits = self.waits.entry((log, by)).or_default();
+        // Only a retry waits for less than what was appended last.
+        let place = match waits.back() {
+            Some(last) if last.end > wait.end => waits.partition_point(|other| other.end <= wait.end),
+            Some(_) | None => waits.len(),
+        };
+        waits.insert(place, wait);
     }
 }
 
@@ -141,8 +146,8 @@ impl Core {
                     && !accepted.confirmed
                 {
                     outstanding += 1;
-                    let wait = Wait { id, topic: topic_index, partition: partition_index };
-                    self.produces.wait(accepted.log, accepted.by, accepted.end, wait);
+                    let (end, topic, partition) = (accepted.end, topic_index, partition_index);
+                    self.produces.wait(accepted.log, accepted.by, Wait { end, id, topic, partition });
                     is_replicated |= accepted.is_replicated;
                 }
                 failed |= result.is_err();
@@ -181,15 +186,13 @@ impl Core {
             return;
         }
         for (by, position) in [(Confirmation::Watermark, watermark), (Confirmation::Counted, counted)] {
-            while let Some(waits) = self.produces.waits.get_mut(&(log, by)) {
-                let Some(entry) = waits.first_entry() else {
-                    self.produces.waits.remove(&(log, by));
-                    break;
-                };
-                if entry.key().0 > position {
-                    break;
-                }
-                let wait = entry.remove();
+            let Some(waits) = self.produces.waits.get_mut(&(log, by)) else { continue };
+            let confirmed = waits.partition_point(|wait| wait.end <= position);
+            let settled: VecDeque<Wait> = match confirmed == waits.len() {
+                true => self.produces.waits.remove(&(log, by)).unwrap_or_default(),
+                false => waits.drain(..confirmed).collect(),
+            };
+            for wait in settled {
                 self.settle_produce(wait, None, effects);
             }
         }
@@ -199,7 +202,7 @@ impl Core {
     pub(super) fn refuse_produces(&mut self, log: LogId, error: ResponseError, effects: &mut Effects) {
         self.refuse_confirmations(log, error, effects);
         let waits = self.produces.waits.remove(&(log, Confirmation::Counted)).unwrap_or_default();
-        for wait in waits.into_values() {
+        for wait in waits {
             self.settle_produce(wait, Some(error), effects);
         }
     }
@@ -207,7 +210,7 @@ impl Core {
     /// Answers everything that waits for the log's watermark with an error.
     pub(super) fn refuse_confirmations(&mut self, log: LogId, error: ResponseError, effects: &mut Effects) {
         let waits = self.produces.waits.remove(&(log, Confirmation::Watermark)).unwrap_or_default();
-        for wait in waits.into_values() {
+        for wait in waits {
             self.settle_produce(wait, Some(error), effects);
         }
     }

@@ -221,7 +221,7 @@ impl Log {
         self.segments.drain(first..behind);
         self.segments.insert(first, segment);
         self.epochs.replace(range.from, range.to, &epochs);
-        for queue in self.queues.values_mut() {
+        for (_, queue) in self.queues.iter_mut() {
             let before = queue.entries.iter().take_while(|entry| entry.position < range.from);
             let after = queue.entries.since_position(range.to);
             let all: Entries = before.chain(entries.iter().copied()).chain(after).collect();
@@ -242,7 +242,7 @@ impl Log {
         if !is_free || !is_sound || self.replication != Replication::Alone || self.queues.len() != 1 {
             return None;
         }
-        self.queues.iter().find(|(_, queue)| !queue.fenced).map(|(id, _)| *id)
+        self.queues.iter().find(|(_, queue)| !queue.fenced).map(|(id, _)| id)
     }
 
     /// The oldest segments, as far as they are sealed and confirmed, without the newest of all.
@@ -254,7 +254,7 @@ impl Log {
 
     /// Where the first batch stands that no pass has read.
     fn dirty_from(&self, queue: QueueId) -> Option<Position> {
-        let state = self.queues.get(&queue)?;
+        let state = self.queues.get(queue)?;
         state.entries.since(self.compacting.attempted_below).next().map(|entry| entry.position)
     }
 }

@@ -2,14 +2,12 @@
 //! both part ways by epochs, and cuts what its leader does not have. Positions are the same on every replica.
 //! Not here: who leads and who has copied how far (`core::replica`).
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 use thiserror::Error;
 
 use super::frame::{CHECK_BYTES, FRAME_BYTES, FrameCheck, check_frame, with_synced};
 use super::index::{IndexHead, IndexWriter, QueueState};
-use super::producers::{ProducerState, Producers};
+use super::producers::{ProducerState, Producers, Window};
 use super::{Availability, DiskEffect, Log, Replication, Rework, Seal};
 use crate::core::batch::UNCOVERED_BYTES;
 use crate::core::types::{LeaderEpoch, LogId, Now, Position};
@@ -170,7 +168,7 @@ impl Log {
                 self.write_frame(&frame, head, Bytes::new(), now, effects);
                 continue;
             };
-            let queue = self.queues.entry(frame.queue).or_default();
+            let queue = self.queues.get_or_default(frame.queue);
             if queue.is_new() {
                 (queue.next_offset, queue.log_start, queue.high_watermark) =
                     (header.base_offset, header.base_offset, header.base_offset);
@@ -210,12 +208,12 @@ impl Log {
             cleaned: None,
             horizons: Vec::new(),
         });
-        for (id, queue) in &self.queues {
+        for (id, queue) in self.queues.iter() {
             let next_offset = queue.entries.first().map_or(queue.next_offset, |entry| entry.base_offset);
             let producers = producers_before(&queue.producers, start);
             let log_start = queue.log_start.min(next_offset);
             let state = QueueState { next_offset, log_start, fenced: queue.fenced, producers: &producers };
-            writer.queue(*id, state, std::iter::empty());
+            writer.queue(id, state, std::iter::empty());
         }
         writer.finish()
     }
@@ -230,7 +228,7 @@ impl Log {
 
     /// The defect of a mutant (KAFKA-6003): what a replica copies leaves no trace of its producers.
     pub(crate) fn forget_producers(&mut self) {
-        for queue in self.queues.values_mut() {
+        for (_, queue) in self.queues.iter_mut() {
             queue.producers = Producers::default();
         }
     }
@@ -267,10 +265,10 @@ impl Log {
 /// The producers as they were at a position, as far as what they did later leaves it known.
 fn producers_before(producers: &Producers, position: Position) -> Producers {
     let mut before = Producers::default();
-    for (id, state) in producers.iter() {
-        let window: VecDeque<_> = state.window.iter().filter(|seen| seen.end <= position).copied().collect();
-        if !window.is_empty() {
-            before.insert(*id, ProducerState { epoch: state.epoch, window, active_last: state.active_last });
+    for state in producers.iter() {
+        let window: Window = state.window.as_slice().iter().filter(|seen| seen.end <= position).copied().collect();
+        if !window.as_slice().is_empty() {
+            before.insert(ProducerState { window, ..state.clone() });
         }
     }
     before

@@ -88,7 +88,7 @@ impl Log {
             synced: self.synced.0,
             counted: self.counted_position().0,
             watermark: self.watermark.0,
-            queues: self.queues.iter().map(|(id, queue)| queue.dump(*id)).collect(),
+            queues: self.queues.iter().map(|(id, queue)| queue.dump(id)).collect(),
         }
     }
 }
@@ -101,11 +101,11 @@ impl Queue {
             position: entry.position.0,
             end: entry.position.plus(super::frame::FRAME_BYTES as u64 + u64::from(entry.size)).0,
         });
-        let producers = self.producers.iter().map(|(producer, state)| ProducerDump {
-            producer: producer.0,
+        let producers = self.producers.iter().map(|state| ProducerDump {
+            producer: state.id.0,
             epoch: state.epoch.0,
-            last_sequence: state.window.back().map_or(-1, |batch| batch.last_sequence),
-            window: state.window.len() as u32,
+            last_sequence: state.window.as_slice().last().map_or(-1, |batch| batch.last_sequence),
+            window: state.window.as_slice().len() as u32,
         });
         QueueDump {
             queue: id.0,

@@ -1,9 +1,12 @@
-//! The batches of one queue in memory: the newest as they are, older ones packed into blocks of a few bytes each, because
-//! there may be hundreds of millions. Whole blocks are found and dropped without a look inside.
+//! The batches of one queue in memory, packed into blocks of a few bytes each, because there may be hundreds of millions.
+//! Whole blocks are found and dropped without a look inside. The newest block lies within the queue as long as it is short,
+//! so that an append to a queue, which is one of a million and in no processor's cache, touches one place.
 //! Not here: the index file of a sealed segment (`index`).
 
 use std::collections::VecDeque;
 use std::iter::FusedIterator;
+
+use smallvec::SmallVec;
 
 use super::frame::FRAME_BYTES;
 use super::index::IndexEntry;
@@ -12,54 +15,59 @@ use crate::core::types::{Offset, Position};
 /// Batches in the order of their offsets and positions.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Entries {
+    /// Full blocks, but for the first, of which some may have been dropped, and those before a cut.
     packed: VecDeque<Block>,
-    /// Behind all blocks.
-    recent: VecDeque<IndexEntry>,
+    /// Behind all blocks; none where there is no batch at all.
+    newest: Option<Block>,
 }
 
-/// `BLOCK_ENTRIES` batches or, at the front, fewer.
+/// At most `BLOCK_ENTRIES` batches, at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Block {
     first: IndexEntry,
     last: IndexEntry,
     count: u32,
     /// All but the first, each by its differences from the one before.
-    rest: Box<[u8]>,
+    rest: SmallVec<[u8; REST_BYTES_INLINE]>,
 }
 
 impl Entries {
     /// Adds the newest batch.
     pub fn push(&mut self, entry: IndexEntry) {
-        self.recent.push_back(entry);
-        if self.recent.len() >= RECENT_ENTRIES_MAX {
-            let block = Block::pack(self.recent.drain(..BLOCK_ENTRIES));
-            self.packed.extend(block);
+        match &mut self.newest {
+            Some(block) if (block.count as usize) < BLOCK_ENTRIES => block.push(entry),
+            newest => {
+                if let Some(mut full) = newest.replace(Block::of(entry)) {
+                    full.rest.shrink_to_fit();
+                    self.packed.push_back(full);
+                }
+            }
         }
     }
 
     /// How many batches there are.
     pub fn len(&self) -> usize {
-        self.packed.iter().map(|block| block.count as usize).sum::<usize>() + self.recent.len()
+        self.packed.iter().chain(&self.newest).map(|block| block.count as usize).sum()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.recent.is_empty() && self.packed.is_empty()
+        self.newest.is_none()
     }
 
     /// The oldest batch.
     pub fn first(&self) -> Option<IndexEntry> {
-        self.packed.front().map(|block| block.first).or_else(|| self.recent.front().copied())
+        self.packed.front().or(self.newest.as_ref()).map(|block| block.first)
     }
 
     /// The newest batch.
     pub fn last(&self) -> Option<IndexEntry> {
-        self.recent.back().copied().or_else(|| self.packed.back().map(|block| block.last))
+        self.newest.as_ref().map(|block| block.last)
     }
 
     /// All batches.
     pub fn iter(&self) -> EntriesIter<'_> {
-        self.iter_at(0, 0)
+        self.iter_from(0)
     }
 
     /// The batches from the one that holds `offset`, or the next one, on.
@@ -89,24 +97,32 @@ impl Entries {
 
     /// Cuts the batches whose frames stand at `position` or behind it.
     pub fn cut(&mut self, position: Position) {
-        let kept = self.recent.partition_point(|entry| entry.position < position);
-        self.recent.truncate(kept);
-        while self.packed.back().is_some_and(|block| block.last.position >= position) {
-            let Some(block) = self.packed.pop_back() else { break };
-            let kept: Vec<IndexEntry> = block.iter().take_while(|entry| entry.position < position).collect();
-            kept.into_iter().rev().for_each(|entry| self.recent.push_front(entry));
+        while let Some(block) = self.newest.take_if(|block| block.last.position >= position) {
+            let kept = Block::pack(block.iter().take_while(|entry| entry.position < position));
+            self.newest = kept.or_else(|| self.packed.pop_back());
         }
     }
 
     /// The batches behind those for which `is_before` holds; it holds for a first part of them.
     fn behind(&self, is_before: impl Fn(&IndexEntry) -> bool) -> impl Iterator<Item = IndexEntry> {
-        let block = self.packed.partition_point(|block| is_before(&block.last));
-        let recent = if block == self.packed.len() { self.recent.partition_point(&is_before) } else { 0 };
-        self.iter_at(block, recent).skip_while(move |entry| is_before(entry))
+        // Most readers are at the end, and touch nothing but the newest block.
+        let is_in_newest = self.packed.back().is_none_or(|block| is_before(&block.last));
+        let block = match is_in_newest {
+            true => self.packed.len() + usize::from(self.newest.as_ref().is_some_and(|block| is_before(&block.last))),
+            false => self.packed.partition_point(|block| is_before(&block.last)),
+        };
+        self.iter_from(block).skip_while(move |entry| is_before(entry))
     }
 
-    fn iter_at(&self, block: usize, recent: usize) -> EntriesIter<'_> {
-        EntriesIter { entries: self, block, inside: None, recent }
+    fn iter_from(&self, block: usize) -> EntriesIter<'_> {
+        EntriesIter { entries: self, block, inside: None }
+    }
+
+    fn block(&self, index: usize) -> Option<&Block> {
+        match index == self.packed.len() {
+            true => self.newest.as_ref(),
+            false => self.packed.get(index),
+        }
     }
 
     fn drop_while(&mut self, is_before: impl Fn(&IndexEntry) -> bool) {
@@ -118,9 +134,11 @@ impl Entries {
                 return;
             }
         }
-        if self.packed.is_empty() {
-            let gone = self.recent.partition_point(is_before);
-            self.recent.drain(..gone);
+        if self.packed.is_empty()
+            && let Some(block) = self.newest.take_if(|block| is_before(&block.first))
+            && !is_before(&block.last)
+        {
+            self.newest = Block::pack(block.iter().skip_while(is_before));
         }
     }
 }
@@ -140,8 +158,6 @@ pub struct EntriesIter<'a> {
     /// The next block.
     block: usize,
     inside: Option<BlockIter<'a>>,
-    /// The next recent batch.
-    recent: usize,
 }
 
 impl Iterator for EntriesIter<'_> {
@@ -152,13 +168,8 @@ impl Iterator for EntriesIter<'_> {
             if let Some(entry) = self.inside.as_mut().and_then(Iterator::next) {
                 return Some(entry);
             }
-            self.inside = self.entries.packed.get(self.block).map(Block::iter);
+            self.inside = Some(self.entries.block(self.block)?.iter());
             self.block += 1;
-            if self.inside.is_none() {
-                self.block = self.entries.packed.len();
-                self.recent += 1;
-                return self.entries.recent.get(self.recent - 1).copied();
-            }
         }
     }
 }
@@ -166,18 +177,24 @@ impl Iterator for EntriesIter<'_> {
 impl FusedIterator for EntriesIter<'_> {}
 
 impl Block {
+    fn of(first: IndexEntry) -> Block {
+        Block { first, last: first, count: 1, rest: SmallVec::new() }
+    }
+
+    fn push(&mut self, entry: IndexEntry) {
+        let (last, rest) = (&self.last, &mut self.rest);
+        put(rest, (entry.position.0 as i64).wrapping_sub(end_of(last).0 as i64));
+        put(rest, entry.base_offset.0.wrapping_sub(last.next_offset().0));
+        put(rest, entry.max_timestamp.wrapping_sub(last.max_timestamp));
+        put(rest, i64::from(entry.last_offset_delta) - i64::from(last.last_offset_delta));
+        put(rest, i64::from(entry.size) - i64::from(last.size));
+        (self.last, self.count) = (entry, self.count + 1);
+    }
+
     fn pack(mut entries: impl Iterator<Item = IndexEntry>) -> Option<Block> {
-        let first = entries.next()?;
-        let (mut last, mut count, mut rest) = (first, 1, Vec::with_capacity(6 * BLOCK_ENTRIES));
-        for entry in entries {
-            put(&mut rest, (entry.position.0 as i64).wrapping_sub(end_of(&last).0 as i64));
-            put(&mut rest, entry.base_offset.0.wrapping_sub(last.next_offset().0));
-            put(&mut rest, entry.max_timestamp.wrapping_sub(last.max_timestamp));
-            put(&mut rest, i64::from(entry.last_offset_delta) - i64::from(last.last_offset_delta));
-            put(&mut rest, i64::from(entry.size) - i64::from(last.size));
-            (last, count) = (entry, count + 1);
-        }
-        Some(Block { first, last, count, rest: rest.into_boxed_slice() })
+        let mut block = Block::of(entries.next()?);
+        entries.for_each(|entry| block.push(entry));
+        Some(block)
     }
 
     fn iter(&self) -> BlockIter<'_> {
@@ -215,7 +232,7 @@ fn end_of(entry: &IndexEntry) -> Position {
 }
 
 /// Small numbers of either sign take one byte.
-fn put(out: &mut Vec<u8>, value: i64) {
+fn put(out: &mut SmallVec<[u8; REST_BYTES_INLINE]>, value: i64) {
     let mut rest = ((value << 1) ^ (value >> 63)) as u64;
     while rest >= 0x80 {
         out.push(rest as u8 | 0x80);
@@ -238,8 +255,8 @@ fn take(bytes: &mut &[u8]) -> i64 {
 }
 
 const BLOCK_ENTRIES: usize = 64;
-/// From this many on the oldest are packed.
-const RECENT_ENTRIES_MAX: usize = 2 * BLOCK_ENTRIES;
+/// So many bytes of a block need no allocation: some four batches.
+const REST_BYTES_INLINE: usize = 32;
 
 #[cfg(test)]
 mod tests {

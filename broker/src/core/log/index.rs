@@ -1,7 +1,6 @@
 //! Index entries and the immutable index file of a sealed segment; its bytes are in `docs/log-format.md`.
 //! Not here: when a segment is sealed (`append`) and how its index is used (`replay`).
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -9,7 +8,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use super::compaction::{CleanedRange, Horizon};
 use super::epochs::EpochStart;
 use super::frame::FRAME_BYTES;
-use super::producers::{BatchSeen, ProducerState, Producers, WINDOW_BATCHES};
+use super::producers::{BatchSeen, ProducerState, Producers, WINDOW_BATCHES, Window};
 use crate::core::batch::crc32c;
 use crate::core::types::{LeaderEpoch, Offset, Position, ProducerEpoch, ProducerId, QueueId};
 
@@ -141,11 +140,12 @@ impl IndexWriter {
             bytes.put_u32(entry.size);
         }
         bytes[count_at..count_at + 4].copy_from_slice(&count.to_be_bytes());
-        for (id, producer) in state.producers.iter() {
-            bytes.put_i64(id.0);
+        for producer in state.producers.iter() {
+            let window = producer.window.as_slice();
+            bytes.put_i64(producer.id.0);
             bytes.put_i16(producer.epoch.0);
-            bytes.put_u8(producer.window.len() as u8);
-            for seen in &producer.window {
+            bytes.put_u8(window.len() as u8);
+            for seen in window {
                 bytes.put_i32(seen.first_sequence);
                 bytes.put_i32(seen.last_sequence);
                 bytes.put_i64(seen.base_offset.0);
@@ -231,16 +231,16 @@ fn decode_queue(rest: &mut Bytes) -> Option<IndexedQueue> {
             return None;
         }
         at_least(rest, count * SEEN_BYTES)?;
-        let mut window = VecDeque::with_capacity(WINDOW_BATCHES);
+        let mut window = Window::default();
         for _ in 0..count {
-            window.push_back(BatchSeen {
+            window.push(BatchSeen {
                 first_sequence: rest.get_i32(),
                 last_sequence: rest.get_i32(),
                 base_offset: Offset(rest.get_i64()),
                 end: Position(rest.get_u64()),
             });
         }
-        producers.insert(id, ProducerState { epoch, window, active_last: Duration::ZERO });
+        producers.insert(ProducerState { id, epoch, window, active_last: Duration::ZERO });
     }
     Some(IndexedQueue { queue, next_offset, log_start, fenced, entries, producers })
 }

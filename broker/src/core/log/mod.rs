@@ -17,6 +17,7 @@ mod epochs;
 pub(crate) mod frame;
 pub(crate) mod index;
 pub(crate) mod producers;
+mod queues;
 mod read;
 mod recovered;
 pub(crate) mod replay;
@@ -36,7 +37,7 @@ pub use epochs::{EpochStart, Epochs};
 pub use index::IndexEntry;
 pub use recovered::{Recovered, RecoveredQueue, RecoveredSegment, RecoveryReport};
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -49,9 +50,16 @@ use compaction::Compacting;
 use frame::{FRAME_BYTES, Frame, FrameKind};
 use index::{IndexHead, IndexWriter, QueueState};
 use producers::Producers;
+use queues::Queues;
 
 /// Bodies of batches up to this many bytes are copied behind their frames.
 const COPIED_BYTES_MAX: usize = 16 << 10;
+/// Frames up to this many bytes, with their batches, share a piece of memory. Longer ones may stay in an answer that is not
+/// sent, and would hold all of the piece.
+const SHARING_BYTES_MAX: usize = 1 << 10;
+/// The size of such a piece, within this part of what the cache may hold.
+const PIECE_BYTES_MAX: usize = 16 << 10;
+const PIECE_PART: usize = 16;
 /// How long the P3 mutant remembers an idle producer.
 const MUTANT_EXPIRY: Duration = Duration::from_millis(200);
 
@@ -89,13 +97,15 @@ pub struct Log {
     segments: VecDeque<Segment>,
     /// Whether the last segment takes frames.
     active: bool,
-    queues: BTreeMap<QueueId, Queue>,
+    queues: Queues,
     /// Queues removed since the start: a reopening must not bring them back.
     removed: BTreeSet<QueueId>,
     unlisted_fenced: bool,
     /// Appends above the watermark, in order.
     unconfirmed: VecDeque<Unconfirmed>,
     cache: TailCache,
+    /// What is left of the memory that small frames share.
+    piece: BytesMut,
     /// Segments written to since the last sync was asked for, and whether one was created.
     dirty: BTreeSet<Position>,
     dirty_directory: bool,
@@ -213,11 +223,12 @@ impl Log {
             lagging_below: recovered.end,
             segments: VecDeque::new(),
             active: false,
-            queues: BTreeMap::new(),
+            queues: Queues::default(),
             removed: BTreeSet::new(),
             unlisted_fenced: false,
             unconfirmed: VecDeque::new(),
             cache,
+            piece: BytesMut::new(),
             dirty: BTreeSet::new(),
             dirty_directory: false,
             sync_in_flight: None,
@@ -271,16 +282,15 @@ impl Log {
         if !self.is_online() {
             return Err(AppendError::Offline);
         }
-        if self.is_fenced(queue) {
-            return Err(AppendError::QueueFenced);
-        }
         let bytes = (FRAME_BYTES + batch.bytes.len()) as u64;
         let segment_bytes = self.settings.segment_bytes;
         if bytes > segment_bytes {
             return Err(AppendError::TooLarge { bytes, segment_bytes });
         }
         let expiry = self.producer_expiry();
-        let base_offset = match self.queues.get_mut(&queue) {
+        let base_offset = match self.queues.get_mut(queue) {
+            Some(state) if state.fenced => return Err(AppendError::QueueFenced),
+            None if self.unlisted_fenced => return Err(AppendError::QueueFenced),
             Some(state) => {
                 state.producers.check(&batch.header, now.monotonic, expiry)?;
                 state.next_offset
@@ -295,7 +305,7 @@ impl Log {
         // A small batch is copied: that costs less than to write and keep it in two pieces, and it does not hold on to
         // the buffer that it was received in.
         let (copied, body) = if body.len() <= COPIED_BYTES_MAX { (body, Bytes::new()) } else { (Bytes::new(), body) };
-        let mut head = BytesMut::with_capacity(FRAME_BYTES + UNCOVERED_BYTES + copied.len());
+        let mut head = self.room_for(FRAME_BYTES + UNCOVERED_BYTES + copied.len());
         head.put_slice(&frame.encode(&uncovered));
         head.put_slice(&uncovered);
         head.put_slice(&copied);
@@ -307,12 +317,12 @@ impl Log {
 
     /// Queues that ever held a batch and were not removed.
     pub fn queues(&self) -> impl Iterator<Item = QueueId> + '_ {
-        self.queues.keys().copied()
+        self.queues.ids()
     }
 
     /// Whether corruption was found in the queue, or may have swallowed it.
     pub fn is_fenced(&self, queue: QueueId) -> bool {
-        match self.queues.get(&queue) {
+        match self.queues.get(queue) {
             Some(state) => state.fenced,
             None => self.unlisted_fenced,
         }
@@ -364,17 +374,30 @@ impl Log {
 
     /// Consumers read below it; the last stable offset too. 0 for a queue that never held a batch.
     pub fn high_watermark(&self, queue: QueueId) -> Offset {
-        self.queues.get(&queue).map_or(Offset(0), |q| q.high_watermark)
+        self.queues.get(queue).map_or(Offset(0), |q| q.high_watermark)
     }
 
     /// The offset that the queue's next record gets.
     pub fn log_end_offset(&self, queue: QueueId) -> Offset {
-        self.queues.get(&queue).map_or(Offset(0), |q| q.next_offset)
+        self.queues.get(queue).map_or(Offset(0), |q| q.next_offset)
     }
 
     /// The queue's first offset.
     pub fn log_start_offset(&self, queue: QueueId) -> Offset {
-        self.queues.get(&queue).map_or(Offset(0), |q| q.log_start)
+        self.queues.get(queue).map_or(Offset(0), |q| q.log_start)
+    }
+
+    /// An empty buffer for a frame of so many bytes.
+    fn room_for(&mut self, bytes: usize) -> BytesMut {
+        let piece_bytes = PIECE_BYTES_MAX.min(self.settings.tail_cache_bytes / PIECE_PART);
+        if bytes > SHARING_BYTES_MAX.min(piece_bytes) {
+            return BytesMut::with_capacity(bytes);
+        }
+        if self.piece.capacity() < bytes {
+            self.piece = BytesMut::with_capacity(piece_bytes);
+        }
+        let behind = self.piece.split_off(bytes);
+        std::mem::replace(&mut self.piece, behind)
     }
 
     /// Writes a frame at the end, rolling first where the active segment is full.
@@ -419,7 +442,7 @@ impl Log {
         let segment = self.segments.back_mut().expect("a frame was just written into the last segment");
         segment.max_timestamp = segment.max_timestamp.max(header.max_timestamp);
         let next_offset = base_offset.plus(i64::from(header.last_offset_delta) + 1);
-        let state = self.queues.entry(queue).or_default();
+        let state = self.queues.get_or_default(queue);
         state.entries.push(IndexEntry {
             position: frame.position,
             base_offset,
@@ -449,10 +472,10 @@ impl Log {
             cleaned: None,
             horizons: Vec::new(),
         });
-        for (id, queue) in &self.queues {
+        for (id, queue) in self.queues.iter() {
             let (next_offset, log_start, fenced) = (queue.next_offset, queue.log_start, queue.fenced);
             let state = QueueState { next_offset, log_start, fenced, producers: &queue.producers };
-            writer.queue(*id, state, queue.entries.since_position(base));
+            writer.queue(id, state, queue.entries.since_position(base));
         }
         self.segments.back_mut().expect("an active log has a segment").seal = Seal::Wanted(writer.finish());
         self.active = false;
@@ -509,7 +532,7 @@ impl Log {
                 fenced: found.fenced,
                 producers,
             };
-            if let Some(before) = before.get(&id) {
+            if let Some(before) = before.get(id) {
                 queue.advance_log_start(before.log_start.min(next_offset));
             }
             self.queues.insert(id, queue);
@@ -527,7 +550,7 @@ impl Log {
         };
         self.set_watermark(watermark);
         (self.interval_due, self.mark_due) = (None, None);
-        let has_producers = self.queues.values().any(|q| q.producers.count() > 0);
+        let has_producers = self.queues.iter().any(|(_, q)| q.producers.count() > 0);
         self.arm_deadlines(now, has_producers);
     }
 }

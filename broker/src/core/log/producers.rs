@@ -1,8 +1,9 @@
 //! Idempotent producers of one queue: epochs and the window of the last five batches, as Kafka keeps them.
 //! A producer without state may begin at any sequence, as in Kafka since 2.4 (KIP-360); one whose epoch rises begins at 0.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
+
+use smallvec::SmallVec;
 
 use super::AppendError;
 use crate::core::batch::{BatchHeader, sequence_plus};
@@ -11,26 +12,61 @@ use crate::core::types::{Offset, Position, ProducerEpoch, ProducerId};
 /// Batches remembered a producer.
 pub(crate) const WINDOW_BATCHES: usize = 5;
 
-/// The producers of a queue.
+/// The producers of a queue. Most queues have one, whose state lies within the queue's own.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Producers {
-    states: BTreeMap<ProducerId, ProducerState>,
+    /// By id.
+    states: SmallVec<[ProducerState; 1]>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProducerState {
+    pub(crate) id: ProducerId,
     pub(crate) epoch: ProducerEpoch,
-    /// The last batches of this epoch, oldest first.
-    pub(crate) window: VecDeque<BatchSeen>,
+    /// The last batches of this epoch.
+    pub(crate) window: Window,
     pub(crate) active_last: Duration,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct BatchSeen {
     pub(crate) first_sequence: i32,
     pub(crate) last_sequence: i32,
     pub(crate) base_offset: Offset,
     pub(crate) end: Position,
+}
+
+/// The newest batches of a producer, at most `WINDOW_BATCHES`, oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Window {
+    count: u8,
+    /// Behind `count` there are defaults.
+    seen: [BatchSeen; WINDOW_BATCHES],
+}
+
+impl Window {
+    /// Adds the newest batch; the oldest goes where there is no room.
+    pub(crate) fn push(&mut self, batch: BatchSeen) {
+        if usize::from(self.count) == WINDOW_BATCHES {
+            self.seen.copy_within(1.., 0);
+            self.count -= 1;
+        }
+        self.seen[usize::from(self.count)] = batch;
+        self.count += 1;
+    }
+
+    /// The batches, oldest first.
+    pub(crate) fn as_slice(&self) -> &[BatchSeen] {
+        &self.seen[..usize::from(self.count)]
+    }
+}
+
+impl FromIterator<BatchSeen> for Window {
+    fn from_iter<I: IntoIterator<Item = BatchSeen>>(batches: I) -> Window {
+        let mut window = Window::default();
+        batches.into_iter().for_each(|batch| window.push(batch));
+        window
+    }
 }
 
 impl Producers {
@@ -39,11 +75,12 @@ impl Producers {
         if header.producer_id == ProducerId::NONE {
             return Ok(());
         }
-        let Some(state) = self.states.get(&header.producer_id) else {
+        let Ok(place) = self.place(header.producer_id) else {
             return Ok(());
         };
+        let state = &self.states[place];
         if now.saturating_sub(state.active_last) > expiry {
-            self.states.remove(&header.producer_id);
+            self.states.remove(place);
             return Ok(());
         }
         let (known, found) = (state.epoch, header.producer_epoch);
@@ -57,10 +94,11 @@ impl Producers {
             return Err(AppendError::OutOfOrderSequence { expected: 0, found: header.base_sequence });
         }
         let (first, last) = (header.base_sequence, header.last_sequence());
-        if let Some(seen) = state.window.iter().find(|b| b.first_sequence == first && b.last_sequence == last) {
+        let window = state.window.as_slice();
+        if let Some(seen) = window.iter().find(|b| b.first_sequence == first && b.last_sequence == last) {
             return Err(AppendError::Duplicate { base_offset: seen.base_offset, end: seen.end });
         }
-        let newest = state.window.back().expect("a producer's state begins with a batch");
+        let newest = window.last().expect("a producer's state begins with a batch");
         let expected = sequence_plus(newest.last_sequence, 1);
         if first == expected { Ok(()) } else { Err(AppendError::OutOfOrderSequence { expected, found: first }) }
     }
@@ -71,46 +109,53 @@ impl Producers {
             return;
         }
         let epoch = header.producer_epoch;
-        let state = self.states.entry(header.producer_id).or_insert_with(|| ProducerState {
-            epoch,
-            window: VecDeque::with_capacity(WINDOW_BATCHES),
-            active_last: now,
+        let place = self.place(header.producer_id).unwrap_or_else(|free| {
+            let id = header.producer_id;
+            self.states.insert(free, ProducerState { id, epoch, window: Window::default(), active_last: now });
+            free
         });
+        let state = &mut self.states[place];
         if state.epoch != epoch {
-            state.epoch = epoch;
-            state.window.clear();
-        }
-        if state.window.len() == WINDOW_BATCHES {
-            state.window.pop_front();
+            (state.epoch, state.window) = (epoch, Window::default());
         }
         let (first_sequence, last_sequence) = (header.base_sequence, header.last_sequence());
-        state.window.push_back(BatchSeen { first_sequence, last_sequence, base_offset, end });
+        state.window.push(BatchSeen { first_sequence, last_sequence, base_offset, end });
         state.active_last = now;
     }
 
     /// Forgets producers that have been idle past `expiry`.
     pub(crate) fn expire(&mut self, now: Duration, expiry: Duration) {
-        self.states.retain(|_, state| now.saturating_sub(state.active_last) <= expiry);
+        self.states.retain(|state| now.saturating_sub(state.active_last) <= expiry);
     }
 
     /// Lets all producers count as active now: after recovery nothing is known about when they were.
     pub(crate) fn touch(&mut self, now: Duration) {
-        for state in self.states.values_mut() {
+        for state in &mut self.states {
             state.active_last = now;
         }
     }
 
-    pub(crate) fn insert(&mut self, id: ProducerId, state: ProducerState) {
-        self.states.insert(id, state);
+    /// Puts a producer's state in place of what there was of it.
+    pub(crate) fn insert(&mut self, state: ProducerState) {
+        match self.place(state.id) {
+            Ok(place) => self.states[place] = state,
+            Err(free) => self.states.insert(free, state),
+        }
     }
 
-    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&ProducerId, &ProducerState)> {
+    /// The producers by id.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &ProducerState> {
         self.states.iter()
     }
 
     /// How many producers have state.
     pub fn count(&self) -> usize {
         self.states.len()
+    }
+
+    /// Where a producer's state is, or would be.
+    fn place(&self, id: ProducerId) -> Result<usize, usize> {
+        self.states.binary_search_by_key(&id, |state| state.id)
     }
 }
 

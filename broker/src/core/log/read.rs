@@ -67,14 +67,20 @@ impl Log {
     }
 
     /// Verifies what a disk read brought, and gives the batches without their frames. Fences the queue on corruption.
-    pub fn check_read(&mut self, piece: &DiskPiece, bytes: &Bytes) -> Result<Vec<Bytes>, ReadFailure> {
+    /// `held_bytes` is how much memory the bytes keep for as long as any of them is used.
+    pub fn check_read(
+        &mut self,
+        piece: &DiskPiece,
+        bytes: &Bytes,
+        held_bytes: usize,
+    ) -> Result<Vec<Bytes>, ReadFailure> {
         assert_eq!(piece.log, self.id, "a read is checked by its own log");
         if piece.opening != self.opening {
             return Err(ReadFailure::Gone);
         }
         let verify = self.mutant != Some(Mutant::ChecksumNotVerified);
         let end = piece.position.plus(piece.length as u64);
-        let Some(state) = self.queues.get(&piece.queue) else { return Err(ReadFailure::Gone) };
+        let Some(state) = self.queues.get(piece.queue) else { return Err(ReadFailure::Gone) };
         let wanted: Vec<IndexEntry> =
             state.entries.since_position(piece.position).take_while(|entry| entry.position < end).collect();
         if wanted.first().is_none_or(|first| first.position != piece.position) {
@@ -83,7 +89,7 @@ impl Log {
         }
         let wanted_bytes: usize = wanted.iter().map(|entry| FRAME_BYTES + entry.size as usize).sum();
         // What nobody wants is not kept in memory until the answer is sent.
-        let is_gappy = wanted_bytes < bytes.len() / 2;
+        let is_gappy = wanted_bytes < held_bytes / 2;
         let mut batches = Vec::with_capacity(wanted.len());
         for entry in wanted {
             let at = (entry.position.0 - piece.position.0) as usize;
@@ -132,14 +138,14 @@ impl Log {
             return Some((led, next_offset));
         }
         let (epoch, end) = self.epochs.end_of(epoch, self.end)?;
-        let Some(state) = self.queues.get(&queue) else { return Some((epoch, Offset(0))) };
+        let Some(state) = self.queues.get(queue) else { return Some((epoch, Offset(0))) };
         let behind = state.entries.since_position(end).next();
         Some((epoch, behind.map_or(next_offset, |entry| entry.base_offset)))
     }
 
     /// The largest timestamp of a queue's batches between its log start and its high watermark, in milliseconds.
     pub fn largest_timestamp(&self, queue: QueueId) -> Option<i64> {
-        let state = self.queues.get(&queue)?;
+        let state = self.queues.get(queue)?;
         let below = |e: &IndexEntry| e.next_offset() <= state.high_watermark;
         state
             .entries
@@ -166,7 +172,7 @@ impl Log {
 
     /// Moves a queue's log start forward; never back, and never past the log's end. `retain` then frees the room.
     pub fn apply_log_start(&mut self, queue: QueueId, offset: Offset) {
-        if let Some(state) = self.queues.get_mut(&queue) {
+        if let Some(state) = self.queues.get_mut(queue) {
             let next_offset = state.next_offset;
             state.advance_log_start(offset.min(next_offset));
         }
@@ -176,7 +182,7 @@ impl Log {
         if self.is_fenced(queue) {
             return Err(ReadError::QueueFenced);
         }
-        Ok(self.queues.get(&queue))
+        Ok(self.queues.get(queue))
     }
 
     /// Adds a batch to what is read; gives what more that asks of the disk.
@@ -221,7 +227,7 @@ impl Log {
         if piece.opening != self.opening || !self.segments.iter().any(|s| s.base == piece.segment) {
             return ReadFailure::Gone;
         }
-        let Some(state) = self.queues.get_mut(&piece.queue) else {
+        let Some(state) = self.queues.get_mut(piece.queue) else {
             return ReadFailure::Gone;
         };
         state.fenced = true;

@@ -79,7 +79,7 @@ impl Log {
                 let begins_at = first.map_or(queue.next_offset, |e| e.base_offset);
                 first.is_some_and(|e| e.position < end) || (is_compacted && queue.log_start < begins_at)
             };
-            let wanted = || self.queues.values().any(wants);
+            let wanted = || self.queues.iter().any(|(_, queue)| wants(queue));
             if !(expired(oldest.max_timestamp) || superfluous || !wanted()) {
                 break;
             }
@@ -114,7 +114,7 @@ impl Log {
         self.start = end;
         self.epochs.forget_before(end);
         effects.push(DiskEffect::RemoveSegment { log: self.id, base });
-        for queue in self.queues.values_mut() {
+        for (_, queue) in self.queues.iter_mut() {
             queue.entries.drop_below_position(end);
             let first = queue.entries.first().map_or(queue.next_offset, |e| e.base_offset);
             queue.log_start = queue.log_start.max(first);
@@ -123,7 +123,7 @@ impl Log {
 
     /// Forgets a queue. Its bytes go with retention; where it was the log's only queue, `remove` frees them at once.
     pub fn remove_queue(&mut self, queue: QueueId) {
-        self.queues.remove(&queue);
+        self.queues.remove(queue);
         self.removed.insert(queue);
     }
 
@@ -153,7 +153,7 @@ impl Log {
     fn expire_producers(&mut self, now: Now) {
         let expiry = self.producer_expiry();
         let mut left = false;
-        for queue in self.queues.values_mut() {
+        for (_, queue) in self.queues.iter_mut() {
             queue.producers.expire(now.monotonic, expiry);
             left |= queue.producers.count() > 0;
         }

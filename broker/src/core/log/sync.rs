@@ -171,7 +171,7 @@ impl Log {
                 self.load(*recovered, now);
                 progress.watermark = self.watermark;
                 progress.came_online = true;
-                progress.advanced = self.queues.keys().copied().collect();
+                progress.advanced = self.queues.ids().collect();
             }
             Err(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                 self.availability = Availability::Offline { retry_at: now.monotonic + REOPEN_BACKOFF };

@@ -54,10 +54,10 @@ impl Log {
         self.unconfirmed.clear();
         self.lagging.clear();
         self.lagging_below = self.end;
-        for (id, queue) in &mut self.queues {
+        for (id, queue) in self.queues.iter_mut() {
             queue.high_watermark = queue.confirmed_below(watermark);
             if queue.high_watermark < queue.next_offset {
-                self.lagging.insert(*id);
+                self.lagging.insert(id);
             }
         }
     }
@@ -69,7 +69,7 @@ impl Log {
             self.raise_lagging(progress);
             while self.unconfirmed.front().is_some_and(|u| u.end <= watermark) {
                 let Some(confirmed) = self.unconfirmed.pop_front() else { break };
-                if let Some(queue) = self.queues.get_mut(&confirmed.queue) {
+                if let Some(queue) = self.queues.get_mut(confirmed.queue) {
                     queue.high_watermark = confirmed.next_offset;
                     progress.advanced.push(confirmed.queue);
                 }
@@ -88,7 +88,7 @@ impl Log {
         }
         let queues = &mut self.queues;
         self.lagging.retain(|id: &QueueId| {
-            let Some(queue) = queues.get_mut(id) else { return false };
+            let Some(queue) = queues.get_mut(*id) else { return false };
             let confirmed = queue.confirmed_below(watermark);
             if confirmed > queue.high_watermark {
                 queue.high_watermark = confirmed;

@@ -395,7 +395,8 @@ impl Rig {
                         let DiskEvent::Read { result, .. } = block_on(running.store.start(read)) else {
                             panic!("not a read")
                         };
-                        let batches = log.check_read(&piece, &result.expect("the segment is there"));
+                        let read = result.expect("the segment is there");
+                        let batches = log.check_read(&piece, &read, read.len());
                         batches.expect("intact").iter().for_each(|batch| bytes.extend_from_slice(batch));
                     }
                 }

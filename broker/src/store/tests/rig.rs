@@ -120,7 +120,7 @@ impl<D: Disk> Rig<D> {
                         let read = DiskEffect::Read { ticket: Ticket(1), log, segment, at, length };
                         let DiskEvent::Read { result, .. } = self.store.start(read).await else { panic!("not a read") };
                         let bytes = result.expect("the segment is there");
-                        for batch in self.log.check_read(&piece, &bytes).map_err(ReadBack::Failed)? {
+                        for batch in self.log.check_read(&piece, &bytes, bytes.len()).map_err(ReadBack::Failed)? {
                             all.extend_from_slice(&batch);
                         }
                     }
