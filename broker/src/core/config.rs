@@ -74,6 +74,8 @@ pub struct NodeConfig {
     pub inflight_bytes_max: usize,
     /// The most segment files that are kept open; a process keeps fewer where its limit on open files asks for it.
     pub open_files_max: usize,
+    /// The most bytes that are reserved on disk ahead of a segment's end; 0 reserves nothing.
+    pub preallocate_bytes: u64,
     /// Where metrics are served over HTTP; none is nowhere. A simulated node serves none.
     pub metrics: Option<SocketAddr>,
 }
@@ -143,6 +145,7 @@ impl NodeConfig {
             connections_max: 4096,
             inflight_bytes_max: 64 << 20,
             open_files_max: 4096,
+            preallocate_bytes: 16 << 20,
             metrics: None,
         }
     }
@@ -167,6 +170,7 @@ impl NodeConfig {
         config.frame_bytes_max = 1 << 20;
         config.connections_max = 64;
         config.inflight_bytes_max = 1 << 20;
+        config.preallocate_bytes = 4 << 10;
         config
     }
 
@@ -218,6 +222,7 @@ impl NodeConfig {
             "connections-max" => self.connections_max.to_string(),
             "inflight-bytes-max" => self.inflight_bytes_max.to_string(),
             "open-files-max" => self.open_files_max.to_string(),
+            "preallocate-bytes" => self.preallocate_bytes.to_string(),
             "metrics" => self.metrics.map_or_else(|| NOWHERE.to_owned(), |address| address.to_string()),
             "advertised" => self.advertised.as_ref().map(|at| format!("{}:{}", at.host, at.port))?,
             "listen" => self.listen.to_string(),
@@ -251,6 +256,7 @@ impl NodeConfig {
                  peer that does not go on for ten seconds is disconnected."
             }
             "open-files-max" => "The most segment files kept open, within the process's limit.",
+            "preallocate-bytes" => "The most that is reserved on disk ahead of a segment's end; 0 reserves nothing.",
             "metrics" => "Where metrics are served over HTTP; off is nowhere.",
             "advertised" => "Host and port that clients are told to connect to.",
             "listen" => "Address and port to listen on; port 0 takes a free one.",
@@ -377,6 +383,9 @@ impl NodeConfig {
             "open-files-max" => {
                 self.open_files_max = count(16, 1 << 20).ok_or_else(|| refused("a count from 16 to 2^20"))? as usize;
             }
+            "preallocate-bytes" => {
+                self.preallocate_bytes = count(0, 1 << 31).ok_or_else(|| refused("bytes up to 2^31"))?;
+            }
             "metrics" => {
                 let wanted = "an address and port, as in 127.0.0.1:9644, or `off`";
                 self.metrics = match value {
@@ -442,7 +451,7 @@ fn peers_text(peers: &[Peer]) -> String {
 }
 
 /// The settings' names, as the command line has them.
-pub const KEYS: [&str; 44] = [
+pub const KEYS: [&str; 45] = [
     "offsets-partitions",
     "offsets-retention-ms",
     "offsets-retention-check-ms",
@@ -483,6 +492,7 @@ pub const KEYS: [&str; 44] = [
     "connections-max",
     "inflight-bytes-max",
     "open-files-max",
+    "preallocate-bytes",
     "metrics",
     "advertised",
     "listen",

@@ -114,7 +114,7 @@ pub async fn run_watched<D: Disk, N: Net, C: Clock, R: Rand, O: Observer>(
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeExit> {
     let Ports { disk, net, clock, rand, observer } = ports;
-    let settings = StoreSettings { open_files_max: config.open_files_max };
+    let settings = StoreSettings { open_files_max: config.open_files_max, preallocate_bytes: config.preallocate_bytes };
     let mut stop = std::pin::pin!(stop);
     let opening = Box::pin(Store::open(disk, observer.clone(), mutant, settings));
     let (store, recovered) = tokio::select! {

@@ -8,6 +8,7 @@ mod layout;
 mod perform;
 mod reader;
 mod recover;
+mod reserve;
 mod snapshot;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -25,6 +26,7 @@ use crate::mutant::Mutant;
 use crate::ports::{Disk, Observer};
 use files::OpenFiles;
 use layout::{FORMAT, LOCK, LOGS, METADATA, ROOT};
+use reserve::Reserve;
 
 /// The format of data folders that this version writes, and the only one that it reads.
 const FORMAT_VERSION: u32 = 3;
@@ -94,11 +96,13 @@ pub enum OpenError {
 pub struct StoreSettings {
     /// The most segment files that are kept open.
     pub open_files_max: usize,
+    /// The most bytes that are reserved ahead of a segment's end; 0 reserves nothing.
+    pub preallocate_bytes: u64,
 }
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        StoreSettings { open_files_max: 4096 }
+        StoreSettings { open_files_max: 4096, preallocate_bytes: 16 << 20 }
     }
 }
 
@@ -109,6 +113,7 @@ pub struct Store<D: Disk, O: Observer> {
     /// Holds for all logs but the metadata's: a mutant breaks promises to clients, not the node itself.
     mutant: Option<Mutant>,
     files: OpenFiles<D::File>,
+    reserve: Reserve,
     /// Logs whose directory was created and is not yet known to be durable.
     directories_new: BTreeSet<LogId>,
     /// Logs of which a write failed: nothing more is written until they are reopened.
@@ -159,6 +164,7 @@ impl<D: Disk, O: Observer> Store<D, O> {
             observer,
             mutant,
             files: OpenFiles::new(settings.open_files_max),
+            reserve: Reserve::new(settings.preallocate_bytes),
             directories_new: BTreeSet::new(),
             failed: BTreeSet::new(),
             _lock: lock,

@@ -110,8 +110,16 @@ impl<D: Disk, O: Observer> Store<D, O> {
                 mutant = self.mutant_of(*log);
                 self.failed.remove(log);
                 self.files.remove_log(*log);
+                self.reserve.forget(*log);
             }
-            DiskEffect::Seal { log, .. } | DiskEffect::Compact { log, .. } => mutant = self.mutant_of(*log),
+            DiskEffect::Seal { log, segment, .. } => {
+                mutant = self.mutant_of(*log);
+                if self.reserve.end(*log, *segment) {
+                    // Nothing is lost where the file cannot be opened: only room is given back.
+                    opened.extend(self.file(*log, *segment));
+                }
+            }
+            DiskEffect::Compact { log, .. } => mutant = self.mutant_of(*log),
             DiskEffect::WriteSnapshot { .. } => {}
             DiskEffect::CreateSegment { .. }
             | DiskEffect::Write { .. }
@@ -143,10 +151,16 @@ impl<D: Disk, O: Observer> Store<D, O> {
             return;
         }
         let written = match self.file(log, segment) {
-            Ok(file) => self.disk.write_at(&file, at, &parts).inspect_err(|_| {
-                // Recovery cuts what the failed write left, should this not succeed.
-                let _ = self.disk.truncate(&file, at);
-            }),
+            Ok(file) => {
+                if let Some(upto) = self.reserve.wanted(log, segment, at + bytes) {
+                    // Without room ahead the write itself finds out whether the disk is full.
+                    let _ = self.disk.preallocate(&file, upto);
+                }
+                self.disk.write_at(&file, at, &parts).inspect_err(|_| {
+                    // Recovery cuts what the failed write left, should this not succeed.
+                    let _ = self.disk.truncate(&file, at);
+                })
+            }
             Err(error) => Err(error),
         };
         match written {
@@ -229,6 +243,7 @@ impl<D: Disk, O: Observer> Store<D, O> {
     fn remove_log(&mut self, log: LogId) -> io::Result<()> {
         assert!(log != LogId::METADATA, "the metadata log is never removed");
         self.files.remove_log(log);
+        self.reserve.forget(log);
         self.failed.remove(&log);
         self.directories_new.remove(&log);
         let directory = log_directory(log);
@@ -268,6 +283,10 @@ async fn run<D: Disk, O: Observer>(mut job: Job<D, O>, effect: DiskEffect) -> Di
             DiskEvent::Synced { log, upto, result: result.map_err(|e| e.kind()) }
         }
         DiskEffect::Seal { log, segment, index } => {
+            for file in &job.opened {
+                // What was reserved behind the segment's end is free again; a failure costs that room and nothing else.
+                let _ = job.disk.length(file).and_then(|length| job.disk.truncate(file, length));
+            }
             let directory = log_directory(log);
             let directory = (job.mutant != Some(Mutant::DirectoryNotSynced)).then_some(directory.as_str());
             let result = write_file(&job.disk, directory, &index_path(log, segment), &[index]).await;

@@ -54,7 +54,9 @@ pub(super) enum ReadBack {
 impl<D: Disk> Rig<D> {
     pub(super) async fn open(disk: D, settings: LogSettings, mutant: Option<Mutant>) -> Result<Rig<D>, OpenError> {
         let heard = Heard::default();
-        let (store, mut node) = Store::open(disk, heard.clone(), mutant, StoreSettings { open_files_max: 2 }).await?;
+        let (store, mut node) =
+            Store::open(disk, heard.clone(), mutant, StoreSettings { open_files_max: 2, preallocate_bytes: 4 << 10 })
+                .await?;
         let now = Now { monotonic: Duration::from_secs(1), wall_ms: 1_000_000 };
         let log = match node.logs.remove(&LOG) {
             Some(recovered) => Log::recovered(settings, mutant, recovered, now),

@@ -159,10 +159,10 @@ impl SimDisk {
             return Err(Errno::IO.into());
         }
         let mut contents = file.inode.contents.borrow_mut();
-        let is_shorter = length < contents.length();
+        let is_longer = length > contents.length();
         contents.set_length(length);
         drop(contents);
-        if is_shorter {
+        if !is_longer {
             file.inode.reserved.set(length);
         }
         self.shared.state.borrow_mut().count_used();
