@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use mqassay_harness::measure::result::{BenchResult, METRICS, MetricRow};
+use mqassay_harness::measure::comparison::{self, Change, Outcome};
+use mqassay_harness::measure::result::{BenchResult, MetricRow};
 
 use crate::exit::{Exit, Failure};
 use crate::progress::tell;
@@ -17,30 +18,34 @@ pub(crate) fn read(path: &Path) -> Result<BenchResult, Failure> {
 }
 
 /// Tells every figure that both have; a violation where one is worse by more than `worse_maximum` (a fraction) or is gone,
-/// unknown where nothing can be compared. Figures of systems that `now` was not asked to measure are not missed.
+/// unknown where nothing can be compared. Figures of systems that `now` was not asked to measure are not missed. One value
+/// each counts as apart: a count has no spread.
 pub(crate) fn compare(baseline: &BenchResult, now: &BenchResult, systems: &[String], worse_maximum: f64) -> Exit {
-    let changes: Vec<Change> = now.rows.iter().filter_map(|row| Change::of(baseline, row)).collect();
+    let found = comparison::compare(baseline, now);
+    let changes: Vec<(&Change, f64)> =
+        found.changes.iter().filter_map(|change| Some((change, 1.0 / change.gain?[1] - 1.0))).collect();
     let mut exit = if changes.is_empty() { Exit::Unknown } else { Exit::Valid };
-    for change in &changes {
-        let is_failure = change.is_apart && change.worse > worse_maximum;
+    for (change, worse) in &changes {
+        let is_apart = change.outcome != Outcome::NoDifference;
+        let is_failure = is_apart && *worse > worse_maximum;
         if is_failure {
             exit = Exit::Violation;
         }
-        let percent = 100.0 * change.worse.abs();
-        let word = if change.worse > 0.0 { "worse" } else { "better" };
-        let note = match (is_failure, change.is_apart) {
+        let percent = 100.0 * worse.abs();
+        let word = if *worse > 0.0 { "worse" } else { "better" };
+        let note = match (is_failure, is_apart) {
             (true, _) => ": FAILS",
             (false, true) => "",
             (false, false) => ": no difference shown",
         };
-        tell(&format!("  {:36} {:22} {percent:7.1} % {word}{note}", change.metric, change.system));
-    }
-    if changes.is_empty() {
-        tell("  nothing to compare: the two results share no figure");
+        tell(&format!("  {:36} {:22} {percent:7.1} % {word}{note}", change.metric, change.of));
     }
     for row in gone(baseline, now, systems) {
         tell(&format!("  {:36} {:22} is gone: FAILS", row.metric, row.system));
         exit = Exit::Violation;
+    }
+    if changes.is_empty() {
+        tell("  nothing to compare: the two results share no figure");
     }
     exit
 }
@@ -56,30 +61,6 @@ fn gone<'a>(baseline: &'a BenchResult, now: &BenchResult, systems: &[String]) ->
     };
     let is_there = |row: &MetricRow| now.rows.iter().any(|one| one.system == row.system && one.metric == row.metric);
     baseline.rows.iter().filter(is_asked).filter(|row| !is_there(row)).collect()
-}
-
-/// One figure's change.
-#[derive(Debug, PartialEq)]
-struct Change {
-    metric: String,
-    system: String,
-    /// By which fraction it got worse; negative where it got better.
-    worse: f64,
-    /// Whether the intervals share no value.
-    is_apart: bool,
-}
-
-impl Change {
-    fn of(baseline: &BenchResult, now: &MetricRow) -> Option<Change> {
-        let before = baseline.rows.iter().find(|row| row.system == now.system && row.metric == now.metric)?;
-        let (_, _, more_is_better) = METRICS.iter().find(|(name, _, _)| *name == now.metric)?;
-        if before.value <= 0.0 || now.value <= 0.0 {
-            return None;
-        }
-        let worse = if *more_is_better { before.value / now.value } else { now.value / before.value } - 1.0;
-        let is_apart = now.low > before.high || now.high < before.low;
-        Some(Change { metric: now.metric.clone(), system: now.system.clone(), worse, is_apart })
-    }
 }
 
 #[cfg(test)]

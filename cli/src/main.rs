@@ -30,6 +30,7 @@ mod replay;
 mod report;
 mod rerun;
 mod results;
+mod rows;
 mod scenarios;
 mod shrink;
 mod sinks;
@@ -95,7 +96,7 @@ enum Command {
     Diagnose(diagnose::Arguments),
     /// Make each cause of a backlog, have it named, and measure its cure
     Backlog(backlog::Arguments),
-    /// Make a page of the results in a folder
+    /// Make a page of the results in a folder, or of what differs between two
     Report(report::Arguments),
     /// Run the reference broker
     Broker(broker::Arguments),

@@ -1,5 +1,6 @@
 //! The results of a job in its folder, so that `report` can make a page of them later:
-//! `verify.jsonl`, `mutants.jsonl`, `caught.json`, `bench-<plan>.json` and `manifest.json`, each of them optional.
+//! `verify.jsonl`, `mutants.jsonl`, `caught.json`, `bench-<plan>.json` and `manifest.json`, each of them optional, and
+//! `results.csv` with all measurements of the folder.
 //! Not here: the artifacts of single runs, which are the harness'.
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::exit::Failure;
+use crate::rows;
 
 /// A folder of results.
 #[derive(Debug, Clone)]
@@ -43,9 +45,10 @@ impl Results {
         self.write("caught.json", &json_pretty(&caught)?)
     }
 
-    /// One measurement.
+    /// One measurement; the table has those of the folder, whoever wrote them.
     pub(crate) fn write_bench(&self, bench: &BenchResult) -> Result<(), Failure> {
-        self.write(&format!("bench-{}.json", bench.plan), &json_pretty(bench)?)
+        self.write(&format!("bench-{}.json", bench.plan), &json_pretty(bench)?)?;
+        rows::write(&load_benches(&self.folder)?, &self.folder.join("results.csv"))
     }
 
     /// Machine, versions and settings.
@@ -60,9 +63,13 @@ impl Results {
     }
 }
 
-/// Everything in a folder that a report can show.
+/// Everything in a folder, or in the file of one measurement, that a report can show.
 pub(crate) fn load(folder: &Path, title: &str) -> Result<ReportInput, Failure> {
     let mut input = ReportInput { title: title.to_owned(), ..ReportInput::default() };
+    if folder.is_file() {
+        input.benches.extend(read(folder)?.map(|text| parse(folder, 1, &text)).transpose()?);
+        return Ok(input);
+    }
     let mut found = false;
     if let Some(text) = read(&folder.join("verify.jsonl"))? {
         found = true;
@@ -81,12 +88,8 @@ pub(crate) fn load(folder: &Path, title: &str) -> Result<ReportInput, Failure> {
             input.mutants.push((line, caught));
         }
     }
-    for path in bench_files(folder)? {
-        if let Some(text) = read(&path)? {
-            found = true;
-            input.benches.push(parse(&path, 1, &text)?);
-        }
-    }
+    input.benches = load_benches(folder)?;
+    found = found || !input.benches.is_empty();
     if let Some(text) = read(&folder.join("manifest.json"))? {
         input.manifest = parse(&folder.join("manifest.json"), 1, &text)?;
     }
@@ -97,6 +100,15 @@ pub(crate) fn load(folder: &Path, title: &str) -> Result<ReportInput, Failure> {
         "no results in {}; fill it with: mqassay assay --out {0}, or mqassay verify --runs-dir {0}",
         folder.display()
     )))
+}
+
+/// The measurements of a folder, in order of their plans' names.
+fn load_benches(folder: &Path) -> Result<Vec<BenchResult>, Failure> {
+    let mut benches = Vec::new();
+    for path in bench_files(folder)? {
+        benches.extend(read(&path)?.map(|text| parse(&path, 1, &text)).transpose()?);
+    }
+    Ok(benches)
 }
 
 /// The runs and the sum of a campaign that has ended.

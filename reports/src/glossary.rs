@@ -79,6 +79,8 @@ const METRIC_TITLES: &[(&str, &str)] = &[
     ("broker_resident_bytes_per_queue", "Resident memory per idle queue"),
     ("broker_disk_bytes_per_queue", "Disk per queue"),
     ("broker_files", "Files held open by the broker"),
+    ("broker_disk_bytes_per_message_and_subscription", "Broker bytes to disk per message and subscription"),
+    ("acknowledged_records_per_second", "Acknowledged"),
     ("requests_per_second", "Requests per second"),
     ("end_to_end_records_per_second", "Produced and fetched at once"),
     ("acknowledge_p50_ns", "Acknowledgement latency, p50"),
@@ -100,6 +102,15 @@ const METRIC_TITLES: &[(&str, &str)] = &[
     ("burst_acknowledged_share", "Burst acknowledged in its time"),
     ("consume_rate_spread", "Highest over lowest rate of consumption"),
     ("broker_memory_growth_bytes", "Growth of the broker's memory"),
+    ("consumers_busy", "Consumers with something to do"),
+    ("consumers_idle", "Consumers with nothing to do"),
+    ("topics_created_per_second", "Topics made"),
+    ("messages_lost_untold", "Lost without the producer's knowledge"),
+    ("messages_out_of_order", "Messages processed after a later one"),
+    ("seeks_right_share", "Times that were found to the millisecond"),
+    ("processed_records_per_second", "Processed by the group"),
+    ("runs_that_lost_share", "Simulated runs that lost an acknowledged record"),
+    ("runs_out_of_order_share", "Simulated runs that reversed a producer's order"),
 ];
 
 #[cfg(test)]

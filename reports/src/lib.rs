@@ -4,6 +4,7 @@
 
 mod chart;
 mod claims;
+mod comparison;
 mod explain;
 mod glossary;
 mod input;
@@ -11,7 +12,8 @@ mod number;
 mod page;
 mod tables;
 
-pub use claims::{ClaimRow, render_claims};
+pub use claims::{ClaimFigure, ClaimRow, render_claims};
+pub use comparison::{ComparisonInput, render_comparison};
 pub use explain::render_story;
 pub use input::{CaughtMutant, ReportInput};
 pub use page::{ReportError, render};

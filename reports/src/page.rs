@@ -52,8 +52,10 @@ pub(crate) fn environment() -> Result<Environment<'static>, ReportError> {
     Ok(environment)
 }
 
-const TEMPLATES: [(&str, &str); 7] = [
+const TEMPLATES: [(&str, &str); 9] = [
     ("claims.html", include_str!("templates/claims.html")),
+    ("comparison.html", include_str!("templates/comparison.html")),
+    ("figure.html", include_str!("templates/figure.html")),
     ("explain.html", include_str!("templates/explain.html")),
     ("explain.css", include_str!("templates/explain.css")),
     ("page.html", include_str!("templates/page.html")),
@@ -86,6 +88,7 @@ struct Page {
     mutants_by_fault: Vec<FaultRow>,
     any_shrunk: bool,
     stories: Vec<MutantStory>,
+    ladder: Option<Chart>,
     benches: Vec<BenchSection>,
     manifest: BTreeMap<String, String>,
 }
@@ -164,6 +167,7 @@ impl Page {
             mutants_by_fault,
             any_shrunk: input.mutants.iter().any(|(line, _)| line.shrunk.is_some()),
             stories: tables::stories(&input.mutants),
+            ladder: chart::ladder::chart(&input.benches, &systems)?,
             benches: benches.collect::<Result<_, _>>()?,
             manifest: input.manifest.clone(),
         })
@@ -197,6 +201,8 @@ impl BenchSection {
         }
         // Only a plan that crashes a broker has one: it is not missed elsewhere.
         charts.extend(chart::timeline::charts(bench, systems)?);
+        charts.extend(chart::series::charts(bench)?);
+        charts.extend(chart::drain::chart(bench, systems)?);
         // One more than fits is shown rather than hidden behind a line of its own.
         let remarks_shown = if bench.remarks.len() <= REMARKS_SHOWN_MAX + 1 { usize::MAX } else { REMARKS_SHOWN_MAX };
         let other: Vec<&MetricRow> = bench.rows.iter().collect();

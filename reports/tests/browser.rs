@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use fixture::Fixture;
+use fixture::comparison::two_runs;
 use fixture::story::lost_write;
-use mqassay_reports::{render, render_story};
+use mqassay_reports::{render, render_comparison, render_story};
 
 /// Tells the widest part of the page through its title; the page itself has no script.
 const PROBE: &str = "<script>addEventListener('load', () => {
@@ -23,6 +24,7 @@ const PROBE: &str = "<script>addEventListener('load', () => {
 fn a_browser_shows_the_pages_without_overflow() {
     let report = render(&Fixture::full().with_failures().build()).expect("the fixture renders");
     show("report", &report);
+    show("comparison", &render_comparison(&two_runs()).expect("the comparison renders"));
     show("explain", &render_story(&lost_write()).expect("the story renders"));
 }
 
@@ -39,10 +41,12 @@ fn show(name: &str, page: &str) {
     std::fs::write(folder.path().join("probed.html"), format!("{page}{PROBE}")).expect("the probe is written");
     let blank = folder.path().join("blank.html");
     std::fs::write(&blank, "<!doctype html><title>blank</title>").expect("the blank page is written");
+    let blank = framed(folder.path(), &blank, 1280);
+    let empty = screenshot(&browser, folder.path(), &blank, 1280, false);
     for width in [1280, 390] {
+        // Colours move nothing, so that one of them is enough here.
+        assert_no_overflow(&browser, folder.path(), width);
         for is_dark in [false, true] {
-            assert_no_overflow(&browser, folder.path(), width, is_dark);
-            let empty = screenshot(&browser, folder.path(), &framed(folder.path(), &blank, width), width, is_dark);
             let shown = screenshot(&browser, folder.path(), &framed(folder.path(), &file, width), width, is_dark);
             assert!(
                 shown.len() > 4 * empty.len(),
@@ -68,9 +72,9 @@ fn framed(folder: &Path, page: &Path, width: u32) -> PathBuf {
     path
 }
 
-fn assert_no_overflow(browser: &Path, folder: &Path, width: u32, is_dark: bool) {
+fn assert_no_overflow(browser: &Path, folder: &Path, width: u32) {
     let frame = framed(folder, &folder.join("probed.html"), width);
-    let output = run(browser, folder, &frame, is_dark, &["--dump-dom".to_owned(), window(width)]);
+    let output = run(browser, folder, &frame, false, &["--dump-dom".to_owned(), window(width)]);
     let dom = String::from_utf8_lossy(&output.stdout);
     let probe = dom.split("<title>probe:").nth(1).and_then(|rest| rest.split("</title>").next());
     let probe = probe.unwrap_or_else(|| panic!("no probe in {dom}"));

@@ -2,10 +2,11 @@
 
 mod fixture;
 
+use fixture::comparison::two_runs;
 use fixture::{Fixture, assert_well_formed};
 use mqassay_harness::artifact::RunLine;
 use mqassay_harness::measure::result::BenchResult;
-use mqassay_reports::{ReportInput, render};
+use mqassay_reports::{ReportInput, render, render_comparison};
 
 /// The page, its slashes as they were (the template engine escapes them too), its spaces all of one kind.
 fn page(input: &ReportInput) -> String {
@@ -128,4 +129,30 @@ fn a_campaign_of_ten_thousand_runs_stays_a_small_page() {
     input.summary.runs = 10_000;
     input.summary.valid = 10_000;
     assert!(page(&input).len() < 2 << 20);
+}
+
+#[test]
+fn two_runs_are_compared_and_what_else_differs_is_told_first() {
+    let page =
+        render_comparison(&two_runs()).expect("the fixture renders").replace("&#x2f;", "/").replace('\u{a0}', " ");
+    assert_well_formed(&page);
+    let wanted = [
+        "tuesday against monday",
+        "tuesday is worse than monday in 1 figure, better in 1;",
+        "Not the same machine",
+        "Linux 6.12.0-1-amd64",
+        "Not the same versions",
+        "Plan batched: tuesday is ahead of monday in 1 of",
+        "verdict of kafka: valid, then unknown",
+        "client headroom of reference (only in monday)",
+        "plan gone: only in monday",
+        "missed",
+        "no difference shown",
+        "Download the whole comparison as JSON",
+    ];
+    for text in wanted {
+        assert!(page.contains(text), "the page lacks {text:?}");
+    }
+    let machine = page.find("Not the same machine").expect("it is there");
+    assert!(machine < page.find("<main>").expect("it is there"), "the machine stands behind the figures");
 }

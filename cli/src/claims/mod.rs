@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use mqassay_benches::plan::LoadPlan;
 use mqassay_harness::measure::result::BenchResult;
-use mqassay_reports::{ClaimRow, ReportInput};
+use mqassay_reports::{ClaimFigure, ClaimRow, ReportInput};
 use serde::{Deserialize, Serialize};
 
 use crate::bench;
@@ -189,29 +189,49 @@ fn write_ledger(ledger: &Ledger, folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One row per rule of a claim that was run, else one that says what is missing.
+/// One row per system of a claim that was run, else one that says what is missing.
 fn rows_of(claim: &Claim, tested: Option<&Tested>) -> Vec<ClaimRow> {
-    let row = |system: &str, version: &str, verdict: &str, figure: &str, tested: Option<&Tested>| ClaimRow {
-        id: claim.id.clone(),
-        text: claim.text.clone(),
-        system: system.to_owned(),
-        version: version.to_owned(),
-        verdict: verdict.to_owned(),
-        figure: figure.to_owned(),
-        plans: claim.experiment.map_or_else(|| claim.plans.join(", "), |experiment| experiment.gives().join(", ")),
-        command: tested.map(|tested| tested.command.clone()).unwrap_or_default(),
-        chart: tested.map(|tested| format!("{}.html", tested.id)).unwrap_or_default(),
-    };
+    let row =
+        |system: &str, version: &str, verdict: &str, figures: Vec<ClaimFigure>, tested: Option<&Tested>| ClaimRow {
+            id: claim.id.clone(),
+            text: claim.text.clone(),
+            system: system.to_owned(),
+            version: version.to_owned(),
+            verdict: verdict.to_owned(),
+            figures,
+            plans: claim.experiment.map_or_else(|| claim.plans.join(", "), |experiment| experiment.gives().join(", ")),
+            command: tested.map(|tested| tested.command.clone()).unwrap_or_default(),
+            chart: tested.map(|tested| format!("{}.html", tested.id)).unwrap_or_default(),
+        };
     let Some(tested) = tested else {
         let missing = claim.needs.clone().unwrap_or_else(|| format!("run it with: mqassay claims run {}", claim.id));
-        return vec![row("", "", "not tested here", &missing, None)];
+        let missing = ClaimFigure { verdict: String::new(), text: missing };
+        return vec![row("", "", "not tested here", vec![missing], None)];
     };
     let version = |system: &str| {
         let name = format!("{system} version");
         tested.results.iter().find_map(|result| result.manifest.get(&name)).cloned().unwrap_or_default()
     };
-    let outcome = |one: &Outcome| row(&one.system, &version(&one.system), word(one.holds), &one.figure, Some(tested));
-    tested.outcomes.iter().map(outcome).collect()
+    let mut systems: Vec<&str> = Vec::new();
+    for outcome in &tested.outcomes {
+        if !systems.contains(&outcome.system.as_str()) {
+            systems.push(&outcome.system);
+        }
+    }
+    let of_system = |system: &str| {
+        let outcomes: Vec<&Outcome> = tested.outcomes.iter().filter(|one| one.system == system).collect();
+        let figure = |one: &&Outcome| ClaimFigure { verdict: word(one.holds).to_owned(), text: one.figure.clone() };
+        row(system, &version(system), word(together(&outcomes)), outcomes.iter().map(figure).collect(), Some(tested))
+    };
+    systems.into_iter().map(of_system).collect()
+}
+
+/// A claim holds of a system where each of its rules does; one that does not is enough against it.
+fn together(outcomes: &[&Outcome]) -> Option<bool> {
+    if outcomes.iter().any(|one| one.holds == Some(false)) {
+        return Some(false);
+    }
+    outcomes.iter().all(|one| one.holds == Some(true)).then_some(true)
 }
 
 const LEDGER: &str = include_str!("../../claims/ledger.toml");
@@ -252,7 +272,28 @@ mod tests {
     fn a_claim_that_was_not_run_says_what_to_do() {
         let ledger = ledger();
         let claim = |id: &str| ledger.claim.iter().find(|claim| claim.id == id).unwrap();
-        assert!(rows_of(claim("C15"), None)[0].figure.contains("mqassay claims run C15"));
-        assert_eq!(rows_of(claim("C1"), None)[0].verdict, "not tested here");
+        assert!(rows_of(claim("C15"), None)[0].figures[0].text.contains("mqassay claims run C15"));
+        assert_eq!(rows_of(claim("C23"), None)[0].verdict, "not tested here");
+    }
+
+    #[test]
+    fn a_claim_holds_of_a_system_where_all_rules_do() {
+        let outcome = |system: &str, holds| Outcome { system: system.to_owned(), holds, figure: "f".to_owned() };
+        let cases = [
+            (vec![Some(true), Some(true)], "holds"),
+            (vec![Some(true), None], "not shown"),
+            (vec![None, Some(false)], "does not hold"),
+        ];
+        for (rules, expected) in cases {
+            let mut outcomes: Vec<Outcome> = rules.iter().map(|holds| outcome("kafka", *holds)).collect();
+            outcomes.push(outcome("rocketmq", Some(true)));
+            let tested = Tested { id: "C15".to_owned(), command: String::new(), outcomes, results: Vec::new() };
+            let ledger = ledger();
+            let claim = ledger.claim.iter().find(|claim| claim.id == "C15").unwrap();
+            let rows = rows_of(claim, Some(&tested));
+            let found: Vec<(&str, &str)> = rows.iter().map(|row| (row.system.as_str(), row.verdict.as_str())).collect();
+            assert_eq!(found, [("kafka", expected), ("rocketmq", "holds")]);
+            assert_eq!(rows[0].figures.len(), 2);
+        }
     }
 }

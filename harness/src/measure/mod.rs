@@ -2,6 +2,7 @@
 //! What a process used is in `process`. Drivers with native libraries are not here but in the benches crate; charts are in reports.
 //! Start at `result` for what a measurement leaves, `statistics` for how a figure gets its interval.
 
+pub mod comparison;
 #[allow(clippy::disallowed_methods, reason = "it samples how late the real machine wakes a thread")]
 pub mod hiccup;
 pub mod manifest;

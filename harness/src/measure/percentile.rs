@@ -3,7 +3,7 @@
 
 use hdrhistogram::Histogram;
 
-use super::result::Spectrum;
+use super::result::{LATENCY_PERCENTILES, Latencies, Spectrum};
 
 /// Samples that must lie beyond a percentile for it to be printed.
 pub const SAMPLES_BEYOND_MINIMUM: u64 = 10;
@@ -29,6 +29,16 @@ pub fn spectrum(system: &str, what: &str, histogram: &Histogram<u64>) -> Spectru
         points.push((100.0, histogram.max()));
     }
     Spectrum { system: system.to_owned(), what: what.to_owned(), points, count: histogram.len() }
+}
+
+/// What a histogram says in short; none of nothing.
+pub fn latencies(histogram: &Histogram<u64>) -> Option<Latencies> {
+    (!histogram.is_empty()).then(|| Latencies {
+        count: histogram.len(),
+        mean_ns: histogram.mean(),
+        percentiles_ns: LATENCY_PERCENTILES.map(|at| percentile(histogram, at)),
+        max_ns: histogram.max(),
+    })
 }
 
 /// Where a spectrum is read: about three points for each nine.

@@ -35,6 +35,9 @@ pub struct BenchResult {
     /// Trials in which a slowdown was to be found.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trials: Vec<SlowdownTrial>,
+    /// Loads over time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub series: Vec<Series>,
     /// The verdict on each system's messages of this run.
     pub verdicts: Vec<SystemVerdict>,
     /// Systems that were not measured, or not to the end.
@@ -304,6 +307,75 @@ pub struct LeftOut {
     pub reason: String,
 }
 
+/// A load on one system over time, window by window; times are seconds after the load's start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Series {
+    /// The system's name.
+    pub system: String,
+    /// Width of a window, seconds.
+    pub window_seconds: f64,
+    /// Topics, each with so many queues, producers and subscriptions.
+    pub topics: u32,
+    /// Queues of a topic.
+    pub queues: u32,
+    /// Producers of a topic.
+    pub producers: u32,
+    /// Subscriptions of a topic: consumers that each get every message.
+    pub subscriptions: u32,
+    /// What was done when, in order; `measured` is what figures are taken from.
+    pub phases: Vec<Phase>,
+    /// The windows, in order.
+    pub points: Vec<SeriesPoint>,
+}
+
+/// A named stretch of time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Phase {
+    /// Its name.
+    pub name: String,
+    /// Where it begins, seconds after the load's start.
+    pub from_seconds: f64,
+    /// Where it ends.
+    pub to_seconds: f64,
+}
+
+/// One window of a series.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SeriesPoint {
+    /// Where the window begins, seconds after the load's start.
+    pub seconds: f64,
+    /// Messages acknowledged in it, per second.
+    pub acknowledged_per_second: f64,
+    /// Messages refused or given up in it, per second.
+    pub failed_per_second: f64,
+    /// Messages read in it by all subscriptions together, per second.
+    pub consumed_per_second: f64,
+    /// Messages acknowledged and not yet read at its end, over all subscriptions.
+    pub waiting: u64,
+    /// From handing a message to the client to its acknowledgement.
+    pub acknowledge: Option<Latencies>,
+    /// From the intended send to handing it over.
+    pub lag: Option<Latencies>,
+    /// From the intended send to reading.
+    pub end_to_end: Option<Latencies>,
+}
+
+/// What a histogram says, in nanoseconds; a percentile with fewer than ten samples beyond it is none.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Latencies {
+    /// Samples.
+    pub count: u64,
+    /// Mean.
+    pub mean_ns: f64,
+    /// Percentiles 50, 75, 95, 99, 99.9 and 99.99.
+    pub percentiles_ns: [Option<u64>; 6],
+    /// The longest.
+    pub max_ns: u64,
+}
+
+/// The percentiles of `Latencies`, in their order.
+pub const LATENCY_PERCENTILES: [f64; 6] = [50.0, 75.0, 95.0, 99.0, 99.9, 99.99];
+
 /// The verdict on one system's messages.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SystemVerdict {
@@ -332,6 +404,8 @@ pub const METRICS: &[(&str, &str, bool)] = &[
     ("broker_resident_bytes_per_queue", "bytes", false),
     ("broker_disk_bytes_per_queue", "bytes", false),
     ("broker_files", "files", false),
+    ("broker_disk_bytes_per_message_and_subscription", "bytes", false),
+    ("acknowledged_records_per_second", "records/s", true),
     ("requests_per_second", "requests/s", true),
     ("end_to_end_records_per_second", "records/s", true),
     ("acknowledge_p50_ns", "ns", false),
@@ -369,4 +443,13 @@ pub const METRICS: &[(&str, &str, bool)] = &[
     ("burst_acknowledged_share", "ratio", true),
     ("consume_rate_spread", "ratio", false),
     ("broker_memory_growth_bytes", "bytes", false),
+    ("consumers_busy", "consumers", true),
+    ("consumers_idle", "consumers", false),
+    ("topics_created_per_second", "topics/s", true),
+    ("messages_lost_untold", "messages", false),
+    ("messages_out_of_order", "messages", false),
+    ("seeks_right_share", "ratio", true),
+    ("processed_records_per_second", "processed/s", true),
+    ("runs_that_lost_share", "ratio", false),
+    ("runs_out_of_order_share", "ratio", false),
 ];

@@ -20,8 +20,8 @@ pub(crate) fn chart(bench: &BenchResult, systems: &Systems) -> Result<Option<Cha
     if trees.is_empty() {
         return Ok(None);
     }
-    let title = title(&trees);
-    let (wide, narrow) = both_widths(&title, |width| height(trees.len(), width), |canvas| draw(canvas, &trees, ends))?;
+    let title = format!("Ratios: {}", standing(&trees));
+    let (wide, narrow) = pictures(&trees, ends, &title)?;
     Ok(Some(Chart {
         title,
         caption: format!(
@@ -40,17 +40,31 @@ pub(crate) fn chart(bench: &BenchResult, systems: &Systems) -> Result<Option<Cha
     }))
 }
 
+/// Draws the trees in both widths, below each other on one axis.
+pub(super) fn pictures(trees: &[Tree], ends: (f64, f64), title: &str) -> Result<(String, String), ReportError> {
+    both_widths(title, |width| height(trees.len(), width), |canvas| draw(canvas, trees, ends))
+}
+
 /// One ratio, turned so that more is better for `better_right`.
-struct Tree {
-    metric: String,
-    division: String,
-    better_left: String,
-    better_right: String,
-    series: usize,
-    low: f64,
-    ratio: f64,
-    high: f64,
-    has_interval: bool,
+pub(super) struct Tree {
+    /// What is compared, the first line of its label.
+    pub(super) metric: String,
+    /// What is divided by what, the second line.
+    pub(super) division: String,
+    /// Whom the left side favours.
+    pub(super) better_left: String,
+    /// Whom the right side favours.
+    pub(super) better_right: String,
+    /// Colour and mark.
+    pub(super) series: usize,
+    /// Lower end of the interval.
+    pub(super) low: f64,
+    /// The ratio.
+    pub(super) ratio: f64,
+    /// Upper end of the interval.
+    pub(super) high: f64,
+    /// Whether what is drawn as an interval is one.
+    pub(super) has_interval: bool,
 }
 
 impl Tree {
@@ -87,7 +101,8 @@ impl Tree {
     }
 }
 
-fn title(trees: &[Tree]) -> String {
+/// Who is ahead in how many of the trees, as the rest of a sentence.
+pub(super) fn standing(trees: &[Tree]) -> String {
     let first = &trees[0];
     let is_one_pair =
         trees.iter().all(|tree| tree.better_right == first.better_right && tree.better_left == first.better_left);
@@ -96,7 +111,7 @@ fn title(trees: &[Tree]) -> String {
     let open = trees.len() - right.len() - left.len();
     if is_one_pair {
         format!(
-            "Ratios: {} is ahead of {} in {} of {}, behind in {}, no difference shown in {open}",
+            "{} is ahead of {} in {} of {}, behind in {}, no difference shown in {open}",
             first.better_right,
             first.better_left,
             right.len(),
@@ -104,7 +119,7 @@ fn title(trees: &[Tree]) -> String {
             left.len()
         )
     } else {
-        format!("Ratios: {} of {} differ clearly from 1", right.len() + left.len(), trees.len())
+        format!("{} of {} differ clearly from 1", right.len() + left.len(), trees.len())
     }
 }
 
@@ -209,8 +224,8 @@ mod tests {
         assert_eq!((fast.low, fast.ratio, fast.high), (0.9, 1.5, 2.0));
         assert!(!fast.is_clear_of_one());
         assert_eq!(
-            title(&[cheap, fast]),
-            "Ratios: reference is ahead of kafka in 1 of 2, behind in 0, no difference shown in 1"
+            standing(&[cheap, fast]),
+            "reference is ahead of kafka in 1 of 2, behind in 0, no difference shown in 1"
         );
     }
 }

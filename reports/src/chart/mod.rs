@@ -5,9 +5,13 @@
 pub(crate) mod canvas;
 pub(crate) mod cpu;
 mod dots;
+pub(crate) mod drain;
 pub(crate) mod forest;
+pub(crate) mod gains;
+pub(crate) mod ladder;
 mod lines;
 mod scale;
+pub(crate) mod series;
 pub(crate) mod spectrum;
 pub(crate) mod sweep;
 pub(crate) mod throughput;
@@ -89,7 +93,8 @@ impl Systems {
             let spectra = bench.spectra.iter().map(|spectrum| &spectrum.system);
             let sweeps = bench.sweeps.iter().map(|sweep| &sweep.system);
             let timelines = bench.timelines.iter().map(|timeline| &timeline.system);
-            for name in rows.chain(ratios).chain(spectra).chain(sweeps).chain(timelines) {
+            let series = bench.series.iter().map(|series| &series.system);
+            for name in rows.chain(ratios).chain(spectra).chain(sweeps).chain(timelines).chain(series) {
                 if seen.insert(name.clone()) {
                     names.push(name.clone());
                 }

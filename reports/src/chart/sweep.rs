@@ -1,12 +1,13 @@
-//! A sweep over a variable, both axes logarithmic: one line a system (or layout), records per batch in a strip below,
-//! because batches that shrink explain most of what a fall over many queues seems to be.
+//! A sweep over a variable, both axes logarithmic: one line a system (or layout), named at its end, records per batch and
+//! requests a second in strips below, because batches that shrink explain most of what a fall over many queues seems to be.
 
-use mqassay_harness::measure::result::{BenchResult, METRICS, Sweep};
+use mqassay_harness::measure::result::{BenchResult, METRICS, Sweep, SweepPoint};
+use plotters::style::text_anchor::HPos;
 
 use super::canvas::{Canvas, Paint};
 use super::lines::{self, Frame, Tick};
 use super::scale::{Axis, Spread, log_ends};
-use super::{Chart, Systems, Table, both_widths, data_uri, legend, sample};
+use super::{Chart, Systems, Table, both_widths, data_uri, drain, legend, sample};
 use crate::page::ReportError;
 use crate::{glossary, number};
 
@@ -14,7 +15,7 @@ use crate::{glossary, number};
 pub(crate) fn charts(bench: &BenchResult, systems: &Systems) -> Result<Vec<Chart>, ReportError> {
     let mut charts: Vec<Chart> = Vec::new();
     let mut done: Vec<(&str, &str)> = Vec::new();
-    for sweep in &bench.sweeps {
+    for sweep in bench.sweeps.iter().filter(|sweep| !drain::is_drain(sweep)) {
         let key = (sweep.variable.as_str(), sweep.metric.as_str());
         if done.contains(&key) {
             continue;
@@ -42,7 +43,10 @@ fn chart(bench: &BenchResult, sweeps: &[&Sweep], systems: &Systems) -> Result<Op
     };
     let (wide, narrow) = both_widths(
         &title,
-        |width| if width < 500.0 { 400.0 } else { 470.0 },
+        |width| {
+            let strips = if has_requests(sweeps) { 1.0 } else { 0.0 };
+            if width < 500.0 { 400.0 + 122.0 * strips } else { 470.0 + 136.0 * strips }
+        },
         |canvas| draw(canvas, sweeps, values, systems),
     )?;
     let stops: Vec<String> = sweeps
@@ -52,11 +56,15 @@ fn chart(bench: &BenchResult, sweeps: &[&Sweep], systems: &Systems) -> Result<Op
     Ok(Some(Chart {
         title,
         caption: format!(
-            "{} ({}) over {}, both axes logarithmic; mark: median, bar: 95 % interval; below, records per batch as the \
-             broker saw them. Plan {}; {}.{}{unjudged}",
+            "{} ({}) over {}, both axes logarithmic; mark: median, bar: 95 % interval; below, {}. Plan {}; {}.{}{unjudged}",
             glossary::metric(&sweeps[0].metric),
             sweeps[0].unit,
             sweeps[0].variable,
+            if has_requests(sweeps) {
+                "records per batch as the broker saw them, and how many such requests a second that makes"
+            } else {
+                "records per batch as the broker saw them"
+            },
             bench.plan,
             sample(bench),
             stops.concat()
@@ -99,15 +107,31 @@ fn title(sweeps: &[&Sweep]) -> String {
     if kept.is_empty() { range } else { format!("{range}: {}", kept.join("; ")) }
 }
 
+/// Whether the figure is a rate of records, so that batches make it a rate of requests.
+fn has_requests(sweeps: &[&Sweep]) -> bool {
+    sweeps[0].unit == "records/s"
+        && sweeps.iter().flat_map(|sweep| &sweep.points).all(|point| point.records_per_batch > 0.0)
+}
+
+/// Requests a second.
+fn requests(point: &SweepPoint) -> f64 {
+    point.value / point.records_per_batch
+}
+
 fn tick_label(value: f64) -> String {
     if value.fract() == 0.0 { number::count(value as u64) } else { number::significant(value) }
 }
 
 fn draw(canvas: &mut Canvas, sweeps: &[&Sweep], ends: (f64, f64), systems: &Systems) -> Result<(), ReportError> {
     let is_narrow = canvas.is_narrow();
-    let right = canvas.width - if is_narrow { 14.0 } else { 24.0 };
+    let right = canvas.width - if is_narrow { 14.0 } else { LABELS };
     let strip = if is_narrow { 70.0 } else { 84.0 };
-    let lower = Frame { left: 58.0, right, top: canvas.height - 46.0 - strip, bottom: canvas.height - 46.0 };
+    let foot = Frame { left: 58.0, right, top: canvas.height - 46.0 - strip, bottom: canvas.height - 46.0 };
+    let lower = if has_requests(sweeps) {
+        Frame { top: foot.top - strip - 52.0, bottom: foot.top - 52.0, ..foot }
+    } else {
+        foot
+    };
     let upper = Frame { left: 58.0, right, top: 30.0, bottom: lower.top - 60.0 };
     let xs = swept_values(sweeps);
     let (low, high) = (xs[0], xs[xs.len() - 1]);
@@ -119,8 +143,10 @@ fn draw(canvas: &mut Canvas, sweeps: &[&Sweep], ends: (f64, f64), systems: &Syst
     lines::grid(canvas, upper, (&x, &x_ticks, ""), (&y, &y_ticks, &axis_name(sweeps[0])))?;
     let batch = batch_axis(sweeps, lower);
     let batch_ticks: Vec<Tick> = batch.ticks(24.0).into_iter().map(|tick| (tick, number::si(tick))).collect();
-    let name = &sweeps[0].variable;
-    lines::grid(canvas, lower, (&x, &x_ticks, name), (&batch, &batch_ticks, "records per batch"))?;
+    let name = sweeps[0].variable.as_str();
+    let lower_name = if has_requests(sweeps) { "" } else { name };
+    lines::grid(canvas, lower, (&x, &x_ticks, lower_name), (&batch, &batch_ticks, "records per batch"))?;
+    let mut ends_at = Vec::new();
     for sweep in sweeps {
         let series = systems.index(&sweep.system);
         let points: Vec<(f64, f64)> = sweep.points.iter().map(|point| (x.at(point.x), y.at(point.value))).collect();
@@ -135,9 +161,55 @@ fn draw(canvas: &mut Canvas, sweeps: &[&Sweep], ends: (f64, f64), systems: &Syst
         for at in batches {
             canvas.mark(at, series, false)?;
         }
+        ends_at.extend(points.last().map(|at| (*at, sweep.system.as_str())));
+    }
+    if has_requests(sweeps) {
+        draw_requests(canvas, sweeps, foot, (&x, &x_ticks, name), systems)?;
+    }
+    if is_narrow { Ok(()) } else { draw_names(canvas, ends_at, upper) }
+}
+
+/// How many requests a second the records of each point came in.
+fn draw_requests(
+    canvas: &mut Canvas,
+    sweeps: &[&Sweep],
+    frame: Frame,
+    x: (&Axis, &[Tick], &str),
+    systems: &Systems,
+) -> Result<(), ReportError> {
+    let values = sweeps.iter().flat_map(|sweep| &sweep.points).map(requests);
+    let Some(ends) = log_ends(values) else { return Ok(()) };
+    let y = Axis::new(Spread::Logarithmic, ends, (frame.bottom, frame.top));
+    let ticks: Vec<Tick> = y.ticks(24.0).into_iter().map(|tick| (tick, number::si(tick))).collect();
+    lines::grid(canvas, frame, x, (&y, &ticks, "requests/s"))?;
+    for sweep in sweeps {
+        let series = systems.index(&sweep.system);
+        let line: Vec<(f64, f64)> = sweep.points.iter().map(|point| (x.0.at(point.x), y.at(requests(point)))).collect();
+        canvas.path(&line, Paint::Series(series), 1.5)?;
+        for at in line {
+            canvas.mark(at, series, false)?;
+        }
     }
     Ok(())
 }
+
+/// Names each line at its end, so that nobody has to look a colour up. Names that would meet are moved apart.
+fn draw_names(canvas: &mut Canvas, mut ends: Vec<((f64, f64), &str)>, frame: Frame) -> Result<(), ReportError> {
+    ends.sort_by(|a, b| a.0.1.total_cmp(&b.0.1));
+    let mut lowest = f64::NEG_INFINITY;
+    for ((x, y), name) in ends {
+        let place = y.max(lowest + NAME_HEIGHT);
+        lowest = place;
+        // A line that stopped before the others is named at the margin all the same; a thread leads there.
+        canvas.line((x + 7.0, y), (frame.right + 4.0, place), Paint::Grid, 1.0)?;
+        canvas.text((frame.right + 8.0, place), name, HPos::Left, Paint::Ink, 12.0)?;
+    }
+    Ok(())
+}
+
+/// Room for the lines' names at the right, in CSS pixels.
+const LABELS: f64 = 168.0;
+const NAME_HEIGHT: f64 = 15.0;
 
 /// Every value of the variable at which something was measured, ascending, each once.
 fn swept_values(sweeps: &[&Sweep]) -> Vec<f64> {
