@@ -37,6 +37,8 @@ pub const PRODUCE_APPENDED: &str = "produce-appended";
 pub const FETCH_PARKED: &str = "fetch-parked";
 /// A metadata record was applied, its effects performed, and nothing answered yet.
 pub const METADATA_APPLIED: &str = "metadata-applied";
+/// The leader of the metadata log has appended another set of voters, and nobody has been sent it.
+pub const VOTERS_PROPOSED: &str = "voters-proposed";
 /// An answer is about to be put into its connection's output.
 pub const REPLY_QUEUED: &str = "reply-queued";
 
@@ -114,6 +116,7 @@ pub const POINTS: &[&str] = &[
     PRODUCE_APPENDED,
     FETCH_PARKED,
     METADATA_APPLIED,
+    VOTERS_PROPOSED,
     REPLY_QUEUED,
 ];
 

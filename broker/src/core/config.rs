@@ -64,6 +64,8 @@ pub struct NodeConfig {
     pub auto_create_topics: bool,
     /// A snapshot of the metadata is written after this many records.
     pub snapshot_records: u64,
+    /// A segment of the metadata log is sealed at this size. The longest record, a topic with all of its queues, has to fit.
+    pub metadata_segment_bytes: u64,
     /// How groups behave.
     pub group: GroupSettings,
     /// The longest request, in bytes.
@@ -140,6 +142,7 @@ impl NodeConfig {
             replica_fetch_bytes_max: 4 << 20,
             auto_create_topics: true,
             snapshot_records: 10_000,
+            metadata_segment_bytes: 64 << 20,
             group: GroupSettings::production(),
             frame_bytes_max: 100 << 20,
             connections_max: 4096,
@@ -159,6 +162,7 @@ impl NodeConfig {
         config.retention_check = Duration::from_secs(1);
         config.tail_cache_bytes = 4 << 10;
         config.snapshot_records = 8;
+        config.metadata_segment_bytes = 64 << 10;
         config.election_timeout = Duration::from_millis(500);
         config.heartbeat_interval = Duration::from_millis(250);
         config.session_timeout = Duration::from_millis(1500);
@@ -218,6 +222,7 @@ impl NodeConfig {
             "failover" => class.failover.to_string(),
             "auto-create-topics" => self.auto_create_topics.to_string(),
             "snapshot-records" => self.snapshot_records.to_string(),
+            "metadata-segment-bytes" => self.metadata_segment_bytes.to_string(),
             "frame-bytes-max" => self.frame_bytes_max.to_string(),
             "connections-max" => self.connections_max.to_string(),
             "inflight-bytes-max" => self.inflight_bytes_max.to_string(),
@@ -249,6 +254,7 @@ impl NodeConfig {
             "snapshot-records" => {
                 "A snapshot of the metadata is written after this many records, or as many as topics."
             }
+            "metadata-segment-bytes" => "A segment of the metadata log is sealed at this size.",
             "frame-bytes-max" => "The longest request.",
             "connections-max" => "The most connections at a time.",
             "inflight-bytes-max" => {
@@ -369,6 +375,10 @@ impl NodeConfig {
             "snapshot-records" => {
                 self.snapshot_records = count(1, 1 << 32).ok_or_else(|| refused("a count from 1"))?;
             }
+            "metadata-segment-bytes" => {
+                self.metadata_segment_bytes =
+                    count(4 << 10, 1 << 32).ok_or_else(|| refused("bytes from 4096 up to 4 GiB"))?;
+            }
             "frame-bytes-max" => {
                 self.frame_bytes_max =
                     count(1024, (1 << 31) - 1).ok_or_else(|| refused("bytes from 1024 below 2^31"))? as usize;
@@ -488,6 +498,7 @@ pub const KEYS: [&str; 45] = [
     "failover",
     "auto-create-topics",
     "snapshot-records",
+    "metadata-segment-bytes",
     "frame-bytes-max",
     "connections-max",
     "inflight-bytes-max",

@@ -3,7 +3,7 @@
 //! Sessions are in the controller's memory, by its own monotonic clock; a new controller gives every broker a new one.
 //! Not here: what fencing means for leaders (`placement`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::admin::ProposalOf;
@@ -197,7 +197,10 @@ impl Core {
     }
 
     fn send_to_everyone(&self, message: &ControlMessage, effects: &mut Effects) {
-        let others = self.config.cluster.iter().map(|peer| peer.id).filter(|id| id.0 != self.config.node_id);
+        // Whoever joined later, or is all that is left, is in nobody's settings.
+        let known = self.config.cluster.iter().map(|peer| peer.id);
+        let others: BTreeSet<NodeId> = known.chain(self.quorum.raft.voters().iter().map(|peer| peer.id)).collect();
+        let others = others.into_iter().filter(|id| id.0 != self.config.node_id);
         effects.peers.extend(others.map(|id| (id, PeerMessage::Control(message.clone()))));
     }
 
@@ -312,7 +315,9 @@ impl Core {
             return;
         }
         // Refused while another change is under way.
-        let _ = self.with_raft(now, effects, |raft, output| raft.change_voters(voters, now.monotonic, output));
+        if self.with_raft(now, effects, |raft, output| raft.change_voters(voters, now.monotonic, output)).is_ok() {
+            effects.points.push(crate::points::VOTERS_PROPOSED);
+        }
     }
 
     /// A proposal that nobody waits for was lost; the regular work proposes it again.

@@ -405,7 +405,7 @@ impl Core {
     ) {
         let class = LogClass {
             flush: FlushMode::Ack,
-            segment_bytes: self.config.topic.class.segment_bytes.max(METADATA_SEGMENT_BYTES_MIN),
+            segment_bytes: self.config.metadata_segment_bytes,
             retention_ms: None,
             retention_bytes: None,
             min_insync_replicas: 1,
@@ -631,6 +631,3 @@ impl Core {
 
 /// The least time between two calls of a log for its deadlines.
 const LOG_DEADLINE_PAUSE: Duration = Duration::from_millis(10);
-
-/// A topic of 65,536 queues is one record, so even tiny segments of the metadata log hold this much.
-const METADATA_SEGMENT_BYTES_MIN: u64 = 64 << 10;

@@ -20,6 +20,7 @@ use super::group::OFFSETS_TOPIC;
 use super::log::{AppendError, Replication};
 use super::machine::{Answer, Core, Effects, RequestId};
 use super::metadata::{Partition, Topic};
+use super::placement::Placement;
 use super::records;
 use super::types::{LogId, Now, Offset, Position};
 use crate::points;
@@ -287,9 +288,12 @@ impl Core {
         let log = self.logs.get_mut(&id).ok_or_else(not_leader)?;
         let epoch = log.leader_epoch().ok_or_else(not_leader)?;
         if acks == -1 && place.min_insync_replicas > 1 {
-            let in_sync = self.metadata.placement(id).map_or(0, |placement| placement.isr.len());
-            if in_sync < place.min_insync_replicas as usize {
-                let message = format!("{in_sync} replicas are in sync, {} are wanted", place.min_insync_replicas);
+            let counted = |placement: &Placement| (placement.isr.len(), placement.replicas.len());
+            let (in_sync, replicas) = self.metadata.placement(id).map_or((0, 1), counted);
+            // Never more than there are replicas, as `Placement::isr_min` says.
+            let wanted = (place.min_insync_replicas as usize).min(replicas);
+            if in_sync < wanted {
+                let message = format!("{in_sync} replicas are in sync, {wanted} are wanted");
                 return Err(Refused::because(ResponseError::NotEnoughReplicas, message));
             }
         }

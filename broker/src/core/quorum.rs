@@ -133,10 +133,7 @@ impl Quorum {
             entries_from = snapshot.entries_from;
         }
         metadata.set_mutant(mutant);
-        let Some((places, is_end_clean)) = replay(&mut durable, entries_from, mutant, batches)? else {
-            // The defect of S7: as if the folder were new. What it holds are orphans then.
-            return Quorum::recover(config, draw, mutant, None, Vec::new(), now);
-        };
+        let (places, is_end_clean) = replay(&mut durable, entries_from, mutant, batches)?;
         let settings = RaftSettings {
             id: NodeId(config.node_id),
             election_timeout: config.election_timeout,
@@ -411,14 +408,13 @@ impl Core {
     }
 }
 
-/// Reads the log's records behind a snapshot: where entries are, and whether the last process ended cleanly. None where
-/// a defect takes a gap for an empty log.
+/// Reads the log's records behind a snapshot: where entries are, and whether the last process ended cleanly.
 fn replay(
     durable: &mut Durable,
     entries_from: i64,
     mutant: Option<Mutant>,
     batches: Vec<Bytes>,
-) -> Result<Option<(Places, bool)>, StartError> {
+) -> Result<(Places, bool), StartError> {
     let mut places = VecDeque::new();
     let mut is_end_clean = false;
     for batch in batches {
@@ -433,7 +429,8 @@ fn replay(
                 }
                 let end = durable.base.map_or(0, |base| base.index + 1) + durable.entries.len() as u64;
                 if entry.id.index > end && mutant == Some(Mutant::UnreadableSnapshotIsNone) {
-                    return Ok(None);
+                    // The defect (nats-server #7556): as if nothing had been there before. What it listed are orphans then.
+                    continue;
                 }
                 if entry.id.index > end {
                     let (expected, found) = (Offset(end as i64), Offset(entry.id.index as i64));
@@ -444,7 +441,7 @@ fn replay(
             durable.add(persist);
         }
     }
-    Ok(Some((places, is_end_clean)))
+    Ok((places, is_end_clean))
 }
 
 /// Who votes in a cluster of which nothing is known yet.

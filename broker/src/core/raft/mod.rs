@@ -255,7 +255,10 @@ impl Raft {
             Role::Leader(leadership) => leadership.deadline(),
             // It waits for its own vote to become durable.
             Role::Candidate(_) if self.is_alone() => None,
-            Role::Follower | Role::PreCandidate(_) | Role::Candidate(_) => self.may_stand().then_some(self.election_at),
+            // Who does not vote is not asked for its vote either, so silence is all that tells it of another leader.
+            Role::Follower | Role::PreCandidate(_) | Role::Candidate(_) => {
+                (self.may_stand() || self.leader.is_some()).then_some(self.election_at)
+            }
         }
     }
 
@@ -414,6 +417,9 @@ impl Raft {
 
     fn ask_for_election(&mut self, now: Duration, output: &mut RaftOutput) {
         output.has_role_changed |= self.leader.take().is_some();
+        if !self.may_stand() {
+            return;
+        }
         if self.is_alone() {
             return self.stand(now, output);
         }

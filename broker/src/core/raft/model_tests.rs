@@ -342,6 +342,24 @@ fn nothing_committed_is_lost_and_a_term_has_one_leader() {
 }
 
 #[test]
+fn an_observer_forgets_a_leader_that_has_gone_silent() {
+    let mut model = Model::new(3, false);
+    model.settle(60);
+    let leader = model.leader().expect("somebody leads");
+    model.start(4);
+    model.act(leader, |raft, now, _| raft.observe(NodeId(4), now));
+    model.settle(20);
+    let known = |model: &Model| model.nodes[4].raft.as_ref().and_then(Raft::leader);
+    assert_eq!(known(&model), Some(NodeId(leader)));
+    let term = model.nodes[4].raft.as_ref().map(Raft::term);
+    model.crash(leader);
+    model.settle(60);
+    assert!(model.leader().is_some_and(|other| other != leader), "the voters have another");
+    assert_eq!(known(&model), None, "and nobody has told the observer");
+    assert_eq!(model.nodes[4].raft.as_ref().map(Raft::term), term, "which does not stand for election");
+}
+
+#[test]
 fn voters_changed_hastily_lose_what_was_committed() {
     // nats-server #7545: one of three is cut off; two are added and the old ones removed before anything is committed.
     for hasty in [false, true] {
