@@ -87,7 +87,7 @@ fn faults_strike_and_end() {
     disk.tell(&Command::Repair).unwrap();
     write_synced(folder.path(), "a", &[7; 4096]);
     disk.tell(&Command::Settle).unwrap();
-    let flipped = disk.tell(&Command::FlipBit { salt: 3 }).unwrap();
+    let flipped = disk.tell(&Command::FlipBit { salt: 3, within: String::new() }).unwrap();
     let Answer::Flipped(Some(flipped)) = flipped else { panic!("{flipped:?}") };
     let mut bytes = Vec::new();
     File::open(folder.path().join("a")).unwrap().read_to_end(&mut bytes).unwrap();

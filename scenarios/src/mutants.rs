@@ -292,6 +292,22 @@ pub const TABLE: &[Row] = &[
         needs: &["pause", "isolate"],
     },
     Row {
+        mutant: Mutant::HastyVoters,
+        grade: "hard",
+        title: "changes voters before the change before is committed",
+        scenarios: &["membership"],
+        anomalies: LOST,
+        needs: &["add-node", "remove-node"],
+    },
+    Row {
+        mutant: Mutant::UnreadableSnapshotIsNone,
+        grade: "medium",
+        title: "takes a metadata snapshot that it cannot read for none, and its logs for orphans",
+        scenarios: &["metadata-rot"],
+        anomalies: LOST,
+        needs: &["bit-flip"],
+    },
+    Row {
         mutant: Mutant::OwnershipLostOnReassignment,
         grade: "medium",
         title: "forgets who owns a queue when a member is given another assignment",

@@ -23,7 +23,7 @@ use mqassay_harness::check::{self, Context as JudgeContext, Verdict};
 use mqassay_harness::driver::mutant::ClientMutant;
 use mqassay_harness::driver::{self, Events};
 use mqassay_harness::history::{Call, ClientId, Header, History, Operation, Outcome as HistoryOutcome, SCHEMA_VERSION};
-use mqassay_harness::plan::Plan;
+use mqassay_harness::plan::{FaultAction, Plan};
 use mqassay_harness::sim::clock::EPOCH_MS;
 use mqassay_harness::sim::disk::FileLoss;
 use mqassay_harness::sim::flag::Flag;
@@ -31,6 +31,7 @@ use mqassay_harness::sim::node::{NodeEnd, SimClient, SimNode};
 use mqassay_harness::sim::world::{Control, NODE_PORT, Outcome, World, WorldError};
 use mqassay_harness::workload::client::run_client;
 use mqassay_harness::workload::final_reads::{FinalReads, final_reads};
+use mqassay_harness::workload::operator::remove_node;
 use mqassay_harness::workload::phase::PhaseSwitch;
 use mqassay_harness::workload::recorder::Recorder;
 use mqassay_harness::workload::topics::create_topics;
@@ -185,9 +186,15 @@ pub fn run_plan_with(
         world.add_node(node, start).map_err(world_error)?;
     }
     let stage = Rc::new(Stage::new(plan));
-    for client in 0..=plan.clients.len() as u32 {
+    let reader = plan.clients.len() as u32;
+    let has_removals = plan.faults.iter().any(|fault| matches!(fault.action, FaultAction::RemoveNode { .. }));
+    for client in 0..=reader {
         let stage = stage.clone();
         world.add_client(client, move |client| run_one_client(stage, client)).map_err(world_error)?;
+    }
+    if has_removals {
+        let stage = stage.clone();
+        world.add_client(reader + 1, move |client| run_operator(stage, client)).map_err(world_error)?;
     }
     let control = Control { record_trace: record != Record::HashOnly };
     let outcome = world.run(control).map_err(world_error)?;
@@ -203,7 +210,7 @@ fn node_config(plan: &Plan) -> Result<NodeConfig, ConfigError> {
     config.listen = SocketAddr::from(([0, 0, 0, 0], NODE_PORT));
     if plan.world.nodes > 1 {
         let peer = |node| Peer { id: NodeId(node as i32), host: format!("node-{node}"), port: NODE_PORT };
-        config.cluster = (0..plan.world.nodes).map(peer).collect();
+        config.cluster = (0..plan.world.founders()).map(peer).collect();
     }
     Ok(config)
 }
@@ -226,6 +233,8 @@ pub async fn run_node<D: Disk, N: Net, C: Clock, R: Rand, O: Observer>(
 ) -> Result<(), NodeEnd> {
     let NodeStart { mut config, node, mutant, sightings } = start;
     config.node_id = node.node as i32;
+    // Nodes that are not of the cluster at the beginning join it.
+    config.joins = !config.cluster.is_empty() && config.cluster.iter().all(|peer| peer.id.0 != config.node_id);
     config.advertised =
         Some(mqassay_broker::core::config::Advertised { host: format!("node-{}", node.node), port: NODE_PORT });
     let stop = node.stop.clone();
@@ -338,6 +347,40 @@ async fn run_reader(
     stage.all_done.wait().await;
     let bound = Duration::from_millis(stage.plan.world.liveness_ms * 2 / 3);
     final_reads(context, FinalReads { bound, request_timeout: ADMIN_TIMEOUT, fetch_max_bytes: FINAL_FETCH_BYTES }).await
+}
+
+/// The operator, who takes nodes out of the cluster when faults ask for it, until the run ends.
+async fn run_operator(stage: Rc<Stage>, client: SimClient) -> Result<(), Vec<String>> {
+    // Pending removals keep the safety phase going by themselves.
+    client.operations_done.raise();
+    let switch = PhaseSwitch::new();
+    let context = context(&stage, &client, &switch);
+    let bound = Duration::from_millis(stage.plan.world.liveness_ms * 2 / 3);
+    let operator = &client.operator;
+    let work = async {
+        stage.topics_ready.wait().await;
+        while !context.phase.is_live() || operator.pending_removal().is_some() {
+            let node = tokio::select! {
+                biased;
+                node = operator.next_removal() => node,
+                () = context.phase.liveness() => continue,
+            };
+            let removal = remove_node(&context, node as i32, || operator.retire(), bound, ADMIN_TIMEOUT).await;
+            operator.removed();
+            removal.map_err(|error| vec![error])?;
+        }
+        Ok(())
+    };
+    let liveness = async {
+        client.phase.liveness().await;
+        switch.begin_liveness();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        () = liveness => unreachable!("the liveness branch never ends"),
+        ended = work => ended,
+    }
 }
 
 fn context(stage: &Stage, client: &SimClient, switch: &PhaseSwitch) -> Context<ClientDial, ClientTimer> {

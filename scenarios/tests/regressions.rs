@@ -33,9 +33,6 @@ fn every_plan_has_an_expectation_and_every_expectation_a_plan() {
     }
 }
 
-/// Mutants that no small plan shows yet.
-const WITHOUT_PLAN: [&str; 2] = ["R16", "S7"];
-
 #[test]
 fn every_mutant_has_a_plan() {
     let plans = expected().into_keys().map(|file| read_plan(&folder().join(file)).unwrap());
@@ -44,7 +41,7 @@ fn every_mutant_has_a_plan() {
     let clients = ClientMutant::ALL.iter().map(|mutant| mutant.name());
     let all: BTreeSet<String> = brokers.chain(clients).map(str::to_owned).collect();
     let without: Vec<&str> = all.difference(&with).map(String::as_str).collect();
-    assert_eq!(without, WITHOUT_PLAN, "shrink a plan that catches what is missing: mqassay mutants run --shrink");
+    assert!(without.is_empty(), "shrink plans that catch {without:?}: mqassay mutants run --shrink");
     assert!(with.is_subset(&all));
 }
 

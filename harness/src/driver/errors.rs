@@ -42,6 +42,8 @@ pub const REBALANCE_IN_PROGRESS: i16 = 27;
 pub const MEMBER_ID_REQUIRED: i16 = 79;
 /// FENCED_INSTANCE_ID: another member has taken the static member's place.
 pub const FENCED_INSTANCE_ID: i16 = 82;
+/// BROKER_ID_NOT_REGISTERED: the cluster has no such node.
+pub const BROKER_ID_NOT_REGISTERED: i16 = 102;
 /// FENCED_MEMBER_EPOCH: the group has gone on without the member.
 pub const FENCED_MEMBER_EPOCH: i16 = 110;
 /// STALE_MEMBER_EPOCH: the member has a newer epoch and has not heard of it.
@@ -168,6 +170,7 @@ const TABLE: &[Meaning] = &[
     later(89, "THROTTLING_QUOTA_EXCEEDED"),
     refused(90, "PRODUCER_FENCED"),
     elsewhere(100, "UNKNOWN_TOPIC_ID"),
+    refused(BROKER_ID_NOT_REGISTERED, "BROKER_ID_NOT_REGISTERED"),
     elsewhere(103, "INCONSISTENT_TOPIC_ID"),
     refused(FENCED_MEMBER_EPOCH, "FENCED_MEMBER_EPOCH"),
     later(111, "UNRELEASED_INSTANCE_ID"),

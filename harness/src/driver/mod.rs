@@ -11,6 +11,7 @@ pub mod connection;
 pub mod consumer;
 pub mod errors;
 pub mod group;
+pub mod membership;
 pub mod mutant;
 mod pending;
 pub mod producer;

@@ -53,6 +53,8 @@ pub(super) async fn strike(stage: Rc<Stage>, hooks: Hooks) -> Result<(), Externa
             | FaultAction::DiskError { .. }
             | FaultAction::DiskFull { .. }
             | FaultAction::DiskSlow { .. }
+            | FaultAction::AddNode { .. }
+            | FaultAction::RemoveNode { .. }
             | FaultAction::BitFlip { .. } => continue,
         };
         for (place, node) in (0u64..).zip(nodes) {

@@ -58,6 +58,9 @@ pub struct Plan {
 pub struct World {
     /// Broker nodes, 1 to 8.
     pub nodes: u32,
+    /// How many of them, the last ones, are in the cluster only when an `AddNode` has brought them in; fewer than `nodes`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub joining: u32,
     /// Simulation step in whole milliseconds.
     pub tick_ms: u64,
     /// Fixed one-way latency between hosts, in milliseconds.
@@ -92,6 +95,13 @@ pub struct Budget {
     pub powerless: Option<u32>,
 }
 
+impl World {
+    /// Nodes that are the cluster at the beginning, from 0 on.
+    pub fn founders(&self) -> u32 {
+        self.nodes.saturating_sub(self.joining)
+    }
+}
+
 impl Budget {
     /// Whether it forbids nothing.
     pub fn is_unlimited(&self) -> bool {
@@ -124,6 +134,10 @@ fn one() -> u32 {
 
 fn is_one(number: &u32) -> bool {
     *number == 1
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A client: a host of its own in the simulated world.
@@ -450,6 +464,20 @@ pub enum FaultAction {
     BitFlip {
         /// The node.
         node: u32,
+        /// Only files whose path in the node's data folder contains this; empty for any file.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        within: String,
+    },
+    /// A node that waits outside is started, and joins the cluster.
+    AddNode {
+        /// The node, one of the last `World::joining`.
+        node: u32,
+    },
+    /// An operator takes a node out of the cluster: moves its replicas to other nodes, stops it for good once it has none,
+    /// and unregisters it. That takes its time, and goes on in the liveness phase where it has not ended before.
+    RemoveNode {
+        /// The node.
+        node: u32,
     },
 }
 
@@ -537,6 +565,8 @@ impl FaultAction {
             FaultAction::DiskFull { .. } => "disk-full",
             FaultAction::DiskSlow { .. } => "disk-slow",
             FaultAction::BitFlip { .. } => "bit-flip",
+            FaultAction::AddNode { .. } => "add-node",
+            FaultAction::RemoveNode { .. } => "remove-node",
         }
     }
 }
@@ -554,7 +584,9 @@ impl FaultAction {
             | FaultAction::DiskError { node, .. }
             | FaultAction::DiskFull { node, .. }
             | FaultAction::DiskSlow { node, .. }
-            | FaultAction::BitFlip { node } => vec![*node],
+            | FaultAction::AddNode { node }
+            | FaultAction::RemoveNode { node }
+            | FaultAction::BitFlip { node, .. } => vec![*node],
             FaultAction::Link { .. } | FaultAction::Partition { .. } => Vec::new(),
         }
     }

@@ -21,7 +21,7 @@ pub fn sample(scenario: &Scenario, seed: u64, mutant: Option<&str>) -> Plan {
     let salt = xxh3_64_with_seed(scenario.name.as_bytes(), seed) >> 1;
     let sampler = Sampler { scenario, draws: Draws::new(salt) };
     let mut world = sampler.world();
-    let topics = sampler.topics(world.nodes);
+    let topics = sampler.topics(world.founders());
     let clients = sampler.clients(&topics, &world);
     let faults = sampler.faults(&world, &clients);
     let settings: BTreeMap<String, String> = scenario
@@ -65,8 +65,10 @@ impl Sampler<'_> {
 
     fn world(&self) -> World {
         let ranges = &self.scenario.world;
+        let joining = self.count("joining", 0, ranges.joining) as u32;
         World {
-            nodes: self.count("nodes", 0, ranges.nodes) as u32,
+            nodes: self.count("nodes", 0, ranges.nodes) as u32 + joining,
+            joining,
             tick_ms: self.count("tick", 0, ranges.tick_ms),
             latency_ms: self.count("latency", 0, ranges.latency_ms),
             jitter_ms: self.count("jitter", 0, ranges.jitter_ms),
@@ -279,10 +281,11 @@ impl Sampler<'_> {
             "kill" => one(crash_trigger(), FaultAction::Kill { node, restart_after_ms }),
             "power-loss" => one(crash_trigger(), FaultAction::PowerLoss { node, restart_after_ms }),
             "pause" => one(crash_trigger(), FaultAction::Pause { node, duration_ms }),
-            "isolate" | "halves" | "majority-ring" | "bridge" | "one-way" => self
-                .partition(class, entity, world.nodes, duration_ms)
-                .map(|cut| one(at(at_ms), cut))
-                .unwrap_or_default(),
+            "isolate" | "halves" | "majority-ring" | "bridge" | "one-way" => {
+                let cut = self.partition(class, entity, world, duration_ms);
+                cut.map(|cut| one(self.split_trigger(entity, world, at_ms), cut)).unwrap_or_default()
+            }
+            "add-node" | "remove-node" => self.membership(class, entity, world),
             "kill-minority" | "kill-all" | "power-loss-minority" | "power-loss-all" => {
                 let set = self.crash_of_set(class, entity, node, world.nodes, restart_after_ms);
                 one(crash_trigger(), set)
@@ -302,7 +305,7 @@ impl Sampler<'_> {
                 one(at(at_ms), FaultAction::DiskSlow { node, delay_ms, duration_ms })
             }
             "bit-flip" => vec![
-                Fault { trigger: at(at_ms), action: FaultAction::BitFlip { node }, salt },
+                Fault { trigger: at(at_ms), action: self.bit_flip(entity, node), salt },
                 Fault { trigger: at(at_ms), action: FaultAction::Kill { node, restart_after_ms }, salt },
             ],
             _ => {
@@ -311,6 +314,12 @@ impl Sampler<'_> {
                 one(at(at_ms), FaultAction::DiskError { node, operations, on })
             }
         }
+    }
+
+    fn bit_flip(&self, entity: u64, node: u32) -> FaultAction {
+        let files = &self.scenario.faults.flip_in;
+        let within = if files.is_empty() { String::new() } else { self.draws.pick("flip-in", entity, files).clone() };
+        FaultAction::BitFlip { node, within }
     }
 
     fn link_fault(&self, class: &str, entity: u64, node: u32, clients: u64, duration_ms: u64) -> FaultAction {

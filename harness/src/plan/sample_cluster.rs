@@ -25,7 +25,8 @@ impl Sampler<'_> {
     }
 
     /// A partition of the nodes; none where there are too few of them.
-    pub(super) fn partition(&self, class: &str, entity: u64, nodes: u32, duration_ms: u64) -> Option<FaultAction> {
+    pub(super) fn partition(&self, class: &str, entity: u64, world: &World, duration_ms: u64) -> Option<FaultAction> {
+        let nodes = world.nodes;
         let order = self.shuffled("partition-order", entity, nodes);
         let with_clients = self.draws.chance("partition-clients", entity, 0.3);
         let reset_after_ms = self.draws.range("reset-after", entity, 0, 600);
@@ -33,6 +34,10 @@ impl Sampler<'_> {
         let (shape, mut cut) = match class {
             _ if nodes < 2 => return None,
             "isolate" => (Shape::Isolate, both_ways(&order[..1], &order[1..])),
+            "halves" if world.joining > 0 && self.draws.chance("newcomers-apart", entity, 0.5) => {
+                let (one, other) = newcomers_apart(&order, world.founders());
+                (Shape::Halves, both_ways(&one, &other))
+            }
             "halves" => (Shape::Halves, both_ways(&order[..half], &order[half..])),
             "bridge" if nodes >= 3 => {
                 let others = &order[1..];
@@ -52,6 +57,41 @@ impl Sampler<'_> {
             cut.push(DirectedLink { from: Endpoint::AnyClient, to: node });
         }
         Some(FaultAction::Partition { shape, cut, reset_after_ms, duration_ms })
+    }
+
+    /// When a partition begins.
+    pub(super) fn split_trigger(&self, entity: u64, world: &World, at_ms: u64) -> Trigger {
+        let ranges = &self.scenario.faults;
+        if !self.draws.chance("split-at-point", entity, ranges.split_at_point) {
+            return Trigger::At { at_ms };
+        }
+        Trigger::Point {
+            name: self.draws.pick("split-point", entity, &ranges.split_points).clone(),
+            node: self.draws.range("split-node", entity, 0, u64::from(world.founders()) - 1) as u32,
+            occurrence: self.draws.range("split-occurrence", entity, 1, 2) as u32,
+            armed_ms: 0,
+        }
+    }
+
+    /// A node that comes or goes. Those that come do so early, so that the cluster has to live with them.
+    pub(super) fn membership(&self, class: &str, entity: u64, world: &World) -> Vec<Fault> {
+        let index = entity as u32;
+        let first = entity - u64::from(index);
+        let (from_ms, to_ms) = (world.safety_ms / 20, world.safety_ms / 2);
+        let (at_ms, action) = if class == "add-node" {
+            let are_together = self.draws.chance("added-together", first, 0.5);
+            let of = if are_together { first } else { entity };
+            let at_ms = self.draws.range("fault-time", of, from_ms, to_ms);
+            (at_ms, FaultAction::AddNode { node: world.founders() + index })
+        } else {
+            let node = self.draws.range("removed-node", entity, 0, u64::from(world.nodes) - 1) as u32;
+            (self.draws.range("fault-time", entity, from_ms, to_ms * 3 / 2), FaultAction::RemoveNode { node })
+        };
+        if action.nodes().iter().any(|node| *node >= world.nodes) {
+            return Vec::new();
+        }
+        let salt = self.draws.draw("fault-salt", entity) >> 1;
+        vec![Fault { trigger: Trigger::At { at_ms }, action, salt }]
     }
 
     /// A crash of several nodes at once, `first` among them.
@@ -101,11 +141,13 @@ impl Sampler<'_> {
         if world.nodes < 3 || !self.draws.chance("core-alone", 0, self.scenario.world.core_alone) {
             return Vec::new();
         }
-        let has_bit_flip = faults.iter().any(|fault| matches!(fault.action, FaultAction::BitFlip { .. }));
+        let takes_from_core = |action: &FaultAction| {
+            matches!(action, FaultAction::BitFlip { .. } | FaultAction::AddNode { .. } | FaultAction::RemoveNode { .. })
+        };
         let spare = topics.iter().map(|topic| spare_replicas(topic, settings)).min().unwrap_or(0);
         let minority = (world.nodes - 1) / 2;
         let most = spare.min(minority);
-        if has_bit_flip || most == 0 {
+        if most == 0 || faults.iter().any(|fault| takes_from_core(&fault.action)) {
             return Vec::new();
         }
         let left_out = self.draws.range("left-out", 0, 1, u64::from(most)) as usize;
@@ -190,6 +232,12 @@ fn spare_replicas(topic: &Topic, settings: &BTreeMap<String, String>) -> u32 {
     topic.replication.saturating_sub(isr_min).min(isr_min.saturating_sub(1))
 }
 
+/// Nodes that may be added are apart with one of those that were there at first: a rack that one link connects.
+fn newcomers_apart(order: &[u32], founders: u32) -> (Vec<u32>, Vec<u32>) {
+    let first = order.iter().find(|node| **node < founders).copied();
+    order.iter().partition(|node| **node >= founders || Some(**node) == first)
+}
+
 fn between(from: u32, to: u32) -> DirectedLink {
     DirectedLink { from: Endpoint::Node(from), to: Endpoint::Node(to) }
 }
@@ -224,7 +272,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::super::sample::sample;
-    use super::super::scenario::Scenario;
+    use super::super::scenario::{Scenario, Span};
     use super::*;
 
     fn scenario(extra: &str) -> Scenario {
@@ -277,6 +325,29 @@ mod tests {
         let mut least = scenario("");
         least.topics.config.insert("min.insync.replicas".to_owned(), vec!["1".to_owned()]);
         assert!(sample(&least, 1, None).world.core.is_empty(), "the one in sync may be the one left out");
+    }
+
+    #[test]
+    fn nodes_come_once_each_and_topics_have_their_replicas_on_those_that_were_there() {
+        let text =
+            "[faults]\nadd-node = [1, 4]\nremove-node = 1\nhalves = 2\nsplit-at-point = 1.0\nsplit-points = [\"p\"]\n";
+        let text = text.to_owned() + "kill = 1\n";
+        let mut scenario = scenario(&text);
+        (scenario.world.nodes, scenario.world.joining) = (Span::Fixed(2), Span::Between([1, 3]));
+        for seed in 1..20 {
+            let plan = sample(&scenario, seed, None);
+            assert_eq!(plan.world.founders(), 2);
+            assert_eq!(plan.topics[0].replication, 2);
+            let added = plan.faults.iter().filter(|fault| matches!(fault.action, FaultAction::AddNode { .. }));
+            let mut added: Vec<u32> = added.flat_map(|fault| fault.action.nodes()).collect();
+            added.sort_unstable();
+            assert_eq!(added, (2..2 + added.len() as u32).collect::<Vec<u32>>(), "in order, each once");
+            assert!((1..=plan.world.joining as usize).contains(&added.len()));
+            let is_founder = |fault: &Fault| matches!(fault.trigger, Trigger::Point { node, .. } if node < 2);
+            let mut splits = plan.faults.iter().filter(|fault| fault.action.class() == "halves");
+            assert!(splits.all(is_founder));
+            assert!(plan.world.core.is_empty(), "who is there at the end is not known beforehand");
+        }
     }
 
     #[test]

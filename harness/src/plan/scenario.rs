@@ -40,6 +40,8 @@ pub struct Scenario {
 
 /// Hosts of a simulated world at most, so that a run stays fast.
 const HOSTS_MAXIMUM: i64 = 32;
+/// Nodes among them at most.
+const NODES_MAXIMUM: i64 = 8;
 
 /// A number, or a pair of lowest and highest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,8 +67,10 @@ impl Span {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WorldRanges {
-    /// Broker nodes.
+    /// Broker nodes that are the cluster at the beginning.
     pub nodes: Span,
+    /// Nodes beside them that faults can add.
+    pub joining: Span,
     /// Step in milliseconds.
     pub tick_ms: Span,
     /// Fixed one-way latency in milliseconds.
@@ -93,6 +97,7 @@ impl Default for WorldRanges {
     fn default() -> WorldRanges {
         WorldRanges {
             nodes: Span::Fixed(1),
+            joining: Span::Fixed(0),
             tick_ms: Span::Fixed(10),
             latency_ms: Span::Between([0, 10]),
             jitter_ms: Span::Between([0, 30]),
@@ -266,6 +271,8 @@ pub struct FaultRanges {
     pub disk_slow: Span,
     /// Flipped bits, each followed by a kill so that recovery meets it.
     pub bit_flip: Span,
+    /// Parts of paths: a bit flips only in files that have one of them in theirs. Without any it may be any file.
+    pub flip_in: Vec<String>,
     /// Pauses of the process.
     pub pause: Span,
     /// Partitions that isolate one node.
@@ -290,10 +297,18 @@ pub struct FaultRanges {
     pub roll: Span,
     /// Wall clocks that are wrong.
     pub clock_skew: Span,
+    /// Nodes that join the cluster, of those that wait outside; half of the plans add all of them at once.
+    pub add_node: Span,
+    /// Nodes that an operator takes out of the cluster.
+    pub remove_node: Span,
     /// Share of kills, power losses and pauses that are placed at a named point instead of a time, 0 to 1.
     pub at_point: f64,
     /// The points to choose from.
     pub points: Vec<String>,
+    /// Share of partitions that are placed at a named point of one of the first nodes instead of a time, 0 to 1.
+    pub split_at_point: f64,
+    /// The points to choose from for partitions.
+    pub split_points: Vec<String>,
     /// Time that a killed node stays down, in milliseconds.
     pub down_ms: Span,
     /// Time that a pause, or a link or disk fault lasts, in milliseconds.
@@ -317,6 +332,7 @@ impl Default for FaultRanges {
             disk_full: none,
             disk_slow: none,
             bit_flip: none,
+            flip_in: Vec::new(),
             pause: none,
             isolate: none,
             halves: none,
@@ -329,8 +345,12 @@ impl Default for FaultRanges {
             power_loss_all: none,
             roll: none,
             clock_skew: none,
+            add_node: none,
+            remove_node: none,
             at_point: 0.0,
             points: Vec::new(),
+            split_at_point: 0.0,
+            split_points: Vec::new(),
             down_ms: Span::Between([50, 1_000]),
             lasts_ms: Span::Between([100, 1_500]),
         }
@@ -339,7 +359,7 @@ impl Default for FaultRanges {
 
 impl FaultRanges {
     /// Class name and range of every class.
-    pub fn classes(&self) -> [(&'static str, Span); 25] {
+    pub fn classes(&self) -> [(&'static str, Span); 27] {
         [
             ("kill", self.kill),
             ("power-loss", self.power_loss),
@@ -366,6 +386,8 @@ impl FaultRanges {
             ("power-loss-all", self.power_loss_all),
             ("roll", self.roll),
             ("clock-skew", self.clock_skew),
+            ("add-node", self.add_node),
+            ("remove-node", self.remove_node),
         ]
     }
 }
@@ -437,6 +459,7 @@ impl Scenario {
         for (field, share) in [
             ("topics.auto_created", self.topics.auto_created),
             ("faults.at-point", self.faults.at_point),
+            ("faults.split-at-point", self.faults.split_at_point),
             ("world.core_alone", self.world.core_alone),
             ("groups.is_static", self.groups.is_static),
         ] {
@@ -446,6 +469,9 @@ impl Scenario {
         }
         if self.faults.at_point > 0.0 && self.faults.points.is_empty() {
             return bad("faults.points", "[]".to_owned(), "name at least one point, or set at-point = 0");
+        }
+        if self.faults.split_at_point > 0.0 && self.faults.split_points.is_empty() {
+            return bad("faults.split-points", "[]".to_owned(), "name at least one point, or set split-at-point = 0");
         }
         if let Some((key, _)) = self.settings.iter().find(|(_, choices)| choices.is_empty()) {
             return bad(&format!("settings.{key}"), "[]".to_owned(), "give at least one choice");
@@ -468,7 +494,11 @@ impl Scenario {
             return bad("groups.protocol and groups.commit", "[]".to_owned(), "give at least one choice");
         }
         let most = |span: Span| span.bounds().1;
-        let hosts = most(self.world.nodes) + most(load.producers) + most(load.consumers) + 1;
+        let nodes = most(self.world.nodes) + most(self.world.joining);
+        if nodes > NODES_MAXIMUM {
+            return bad("world.nodes and world.joining", nodes.to_string(), "at most 8 nodes in all");
+        }
+        let hosts = nodes + most(load.producers) + most(load.consumers) + 1;
         let hosts = hosts + most(groups.count) * most(groups.members);
         if hosts > HOSTS_MAXIMUM {
             return bad("nodes and clients", hosts.to_string(), "at most 32 hosts, the final reader's included");
@@ -480,7 +510,8 @@ impl Scenario {
     fn spans(&self) -> Vec<(String, Span, i64, i64)> {
         let (world, load) = (&self.world, &self.workload);
         let mut spans: Vec<(String, Span, i64, i64)> = [
-            ("world.nodes", world.nodes, 1, 8),
+            ("world.nodes", world.nodes, 1, NODES_MAXIMUM),
+            ("world.joining", world.joining, 0, NODES_MAXIMUM - 1),
             ("world.tick_ms", world.tick_ms, 1, 100),
             ("world.latency_ms", world.latency_ms, 0, 10_000),
             ("world.jitter_ms", world.jitter_ms, 0, 10_000),

@@ -97,6 +97,8 @@ fn names_client(action: &FaultAction, client: u32) -> bool {
         | FaultAction::DiskError { .. }
         | FaultAction::DiskFull { .. }
         | FaultAction::DiskSlow { .. }
+        | FaultAction::AddNode { .. }
+        | FaultAction::RemoveNode { .. }
         | FaultAction::BitFlip { .. } => false,
     }
 }
@@ -105,8 +107,9 @@ fn names_client(action: &FaultAction, client: u32) -> bool {
 fn with_nodes(plan: &Plan, number: usize) -> Plan {
     let mut smaller = plan.clone();
     smaller.world.nodes = smaller.world.nodes.min(number as u32 + 1);
+    smaller.world.joining = smaller.world.nodes.saturating_sub(plan.world.founders());
     for topic in &mut smaller.topics {
-        topic.replication = topic.replication.min(smaller.world.nodes);
+        topic.replication = topic.replication.min(smaller.world.founders());
     }
     smaller
 }

@@ -55,6 +55,7 @@ fn plan(clients: u64, faults: u64) -> Plan {
         client_mutant: None,
         world: World {
             nodes: 3,
+            joining: 0,
             tick_ms: 10,
             latency_ms: 5,
             jitter_ms: 9,

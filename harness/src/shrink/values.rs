@@ -252,7 +252,7 @@ fn fault_numbers(plan: &mut Plan, visit: &mut dyn FnMut(Number<'_>)) {
                 visit(Number::Large(delay_ms, FAULT_MS));
                 visit(Number::Large(duration_ms, FAULT_MS));
             }
-            FaultAction::BitFlip { .. } => {}
+            FaultAction::BitFlip { .. } | FaultAction::AddNode { .. } | FaultAction::RemoveNode { .. } => {}
         }
     }
 }

@@ -45,4 +45,7 @@ pub const EVENTS: &[&str] = &[
     "bridge",
     "one-way",
     "clock-skew",
+    "add-node",
+    "remove-node",
+    "node-removed",
 ];

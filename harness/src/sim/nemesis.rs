@@ -2,11 +2,17 @@
 //! Disk and link faults and the closing of ports happen at once, also within a node's turn; a host is crashed and
 //! started only between steps, by `world`. Start at `strike`. Not here: stepping, and the rules of disk and net.
 
+mod membership;
+
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
+pub use self::membership::Operator;
+use self::membership::{Place, Removal};
 use super::clock::{SimClock, SimTime};
 use super::counters::Counters;
 use super::disk::{Drive, FileLoss, SimDisk};
@@ -28,6 +34,8 @@ pub(crate) struct Nemesis {
     /// The nodes' clocks, by number.
     clocks: RefCell<BTreeMap<u32, SimClock>>,
     budget: Budget,
+    /// An operator was asked to take a node out.
+    asked: Notify,
     state: RefCell<State>,
 }
 
@@ -42,6 +50,10 @@ struct State {
     marks: Vec<Mark>,
     happened: Vec<NodeEvent>,
     struck: BTreeSet<u32>,
+    /// Nodes that an operator is to take out, in order.
+    removals: VecDeque<Removal>,
+    /// So many more may be taken out.
+    removals_left: usize,
     points: BTreeMap<&'static str, u64>,
     point_faults: BTreeMap<(&'static str, &'static str), u64>,
     is_liveness: bool,
@@ -72,6 +84,7 @@ struct Armed {
 
 struct NodeState {
     incarnation: u64,
+    place: Place,
     condition: Condition,
     stop: Flag,
     pause: Pause,
@@ -146,6 +159,7 @@ impl Nemesis {
             let condition = Condition::Down { restart_at_us: None, down: Down::Process };
             state.nodes.push(NodeState {
                 incarnation: 0,
+                place: Place::Member,
                 condition,
                 stop: Flag::default(),
                 pause: Pause::default(),
@@ -153,7 +167,8 @@ impl Nemesis {
             });
         }
         let (clocks, state) = (RefCell::default(), RefCell::new(state));
-        Nemesis { faults: faults.to_vec(), fabric, drives, trace, counters, time, clocks, budget, state }
+        let (faults, asked) = (faults.to_vec(), Notify::new());
+        Nemesis { faults, fabric, drives, trace, counters, time, clocks, budget, asked, state }
     }
 
     /// The node's clock, which faults can skew.
@@ -245,7 +260,9 @@ impl Nemesis {
         };
         let is_declared = end.as_ref().is_none_or(|end| end.declared);
         let restart_after_us = stopping_us.or(is_declared.then_some(RESTART_AFTER_EXIT_US));
-        let restart_at_us = restart_after_us.map(|after_us| now_us + after_us);
+        let comes_back = state.comes_back(node);
+        let restart_at_us = restart_after_us.map(|after_us| now_us + after_us).filter(|_| comes_back);
+        let slot = &mut state.nodes[node as usize];
         slot.condition = Condition::Down { restart_at_us, down: Down::Process };
         self.trace.event(now_us, Actor::Node(node), "exit", &[("declared", u64::from(is_declared))]);
         if let Some(end) = end {
@@ -294,8 +311,7 @@ impl Nemesis {
         }
         let mut state = self.state.borrow_mut();
         let after_us = if state.is_liveness { 0 } else { crash.restart_after_us };
-        let is_coming_back = !state.is_liveness || state.core.is_empty() || state.core.contains(&crash.node);
-        let restart_at_us = is_coming_back.then_some(self.time.now_us() + after_us);
+        let restart_at_us = state.comes_back(crash.node).then_some(self.time.now_us() + after_us);
         state.nodes[crash.node as usize].condition = Condition::Down { restart_at_us, down };
     }
 
@@ -320,7 +336,7 @@ impl Nemesis {
             Condition::Stopping { .. } | Condition::CutOff => false,
         };
         let is_bound = |deed: &Deed| matches!(deed, Deed::EndStopping { .. });
-        state.timeline.values().all(is_bound) && state.nodes.iter().all(is_up)
+        state.timeline.values().all(is_bound) && state.nodes.iter().all(is_up) && state.removals.is_empty()
     }
 
     /// The safety phase is over: no fault is active or will strike, and every node of the core that is down starts; where
@@ -340,6 +356,9 @@ impl Nemesis {
         let mut left_out = Vec::new();
         for (node, slot) in state.nodes.iter_mut().enumerate() {
             slot.pause.end();
+            if slot.place != Place::Member {
+                continue;
+            }
             let node = node as u32;
             let is_in_core = core.is_empty() || core.contains(&node);
             match &mut slot.condition {
@@ -444,6 +463,7 @@ impl Nemesis {
             | FaultAction::DiskFull { .. }
             | FaultAction::DiskSlow { .. }
             | FaultAction::BitFlip { .. } => self.strike_disk(index, fault),
+            FaultAction::AddNode { .. } | FaultAction::RemoveNode { .. } => self.strike_membership(index, fault),
         };
         if !is_struck {
             return false;
@@ -476,7 +496,7 @@ impl Nemesis {
                 self.plan_after(*duration_ms, Deed::EndDiskSlow { node: *node, fault: index });
                 true
             }
-            FaultAction::BitFlip { node } => self.drives[*node as usize].flip_bit(fault.salt).is_some(),
+            FaultAction::BitFlip { node, within } => self.drives[*node as usize].flip_bit(fault.salt, within).is_some(),
             FaultAction::Kill { .. }
             | FaultAction::KillSet { .. }
             | FaultAction::PowerLoss { .. }
@@ -485,6 +505,8 @@ impl Nemesis {
             | FaultAction::Pause { .. }
             | FaultAction::Partition { .. }
             | FaultAction::ClockSkew { .. }
+            | FaultAction::AddNode { .. }
+            | FaultAction::RemoveNode { .. }
             | FaultAction::Link { .. } => false,
         }
     }
@@ -499,7 +521,8 @@ impl Nemesis {
     /// Whether one more node may go down, with its power or without.
     fn is_within_budget(&self, node: u32, with_power: bool) -> bool {
         let state = self.state.borrow();
-        let others = || state.nodes.iter().enumerate().filter(|(other, _)| *other as u32 != node);
+        let is_other = |(other, slot): &(usize, &NodeState)| *other as u32 != node && slot.place == Place::Member;
+        let others = || state.nodes.iter().enumerate().filter(is_other);
         let down = others().filter(|(_, slot)| slot.condition != Condition::Up).count() as u32;
         let is_cut =
             |other: usize| state.crashes.iter().any(|crash| crash.node as usize == other && crash.power_loss.is_some());
@@ -524,7 +547,7 @@ impl Nemesis {
 
     /// A machine can lose its power whether or not its process runs; only once.
     fn cut_power(&self, node: u32, restart_after_us: u64, salt: u64) -> bool {
-        if !self.is_within_budget(node, true) {
+        if !self.is_member(node) || !self.is_within_budget(node, true) {
             return false;
         }
         let condition = self.state.borrow().nodes[node as usize].condition;
@@ -668,6 +691,8 @@ fn is_counted_when_struck(action: &FaultAction) -> bool {
         | FaultAction::Pause { .. }
         | FaultAction::Partition { .. }
         | FaultAction::ClockSkew { .. }
+        | FaultAction::AddNode { .. }
+        | FaultAction::RemoveNode { .. }
         | FaultAction::BitFlip { .. } => true,
     }
 }

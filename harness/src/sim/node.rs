@@ -12,6 +12,7 @@ use super::disk::SimDisk;
 use super::flag::{Flag, Phase};
 use super::gate::Gate;
 use super::nemesis::Nemesis;
+pub use super::nemesis::Operator;
 use super::net::SimNet;
 use super::panics::guarded;
 use super::pause::pausable;
@@ -81,6 +82,8 @@ pub struct SimClient {
     pub set_up: Flag,
     /// Counts of what happened.
     pub counters: Counters,
+    /// For the client that takes nodes out of the cluster, where the plan has such faults.
+    pub operator: Operator,
 }
 
 /// The run's trace for one actor.

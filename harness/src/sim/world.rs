@@ -16,7 +16,7 @@ use super::disk::{Drive, DriveOptions, FileLoss};
 use super::flag::{Flag, Phase};
 use super::nemesis::Nemesis;
 use super::net::{Fabric, FabricOptions, host_name};
-use super::node::{ActorTrace, NodeEnd, NodeEvent, NodeHost, SimClient, SimNode, run_process};
+use super::node::{ActorTrace, NodeEnd, NodeEvent, NodeHost, Operator, SimClient, SimNode, run_process};
 use super::trace::{Actor, Trace};
 use crate::history::Mark;
 use crate::plan::draws::{Draws, draw_at};
@@ -150,6 +150,7 @@ impl World {
         let budget = plan.world.budget;
         let nemesis =
             Nemesis::new(&plan.faults, fabric.clone(), drives, trace.clone(), counters.clone(), time.clone(), budget);
+        nemesis.keep_outside(plan.world.joining);
         let sim = build_turmoil(plan);
         Ok(World {
             plan: plan.clone(),
@@ -185,7 +186,10 @@ impl World {
             factory,
         });
         self.nemesis.add_clock(node, host.clock.clone());
-        self.nemesis.prepare(node);
+        let is_member = self.nemesis.is_member(node);
+        if is_member {
+            self.nemesis.prepare(node);
+        }
         self.sim.host(name.as_str(), move || {
             let host = host.clone();
             async move {
@@ -193,6 +197,10 @@ impl World {
                 Ok(())
             }
         });
+        if !is_member {
+            // It starts when a fault adds it.
+            self.sim.crash(name.as_str());
+        }
         self.nodes.insert(node, name);
         Ok(())
     }
@@ -219,6 +227,7 @@ impl World {
             operations_done: state.operations_done.clone(),
             set_up: self.set_up.clone(),
             counters: self.counters.clone(),
+            operator: Operator::new(self.nemesis.clone()),
         };
         let ended = state.ended.clone();
         self.sim.client(name.as_str(), async move {
@@ -342,6 +351,8 @@ fn check_bounds(plan: &Plan) -> Result<(), WorldError> {
     within("world.liveness_ms", world.liveness_ms, 1, 600_000, "at least 1 ms and at most ten minutes")?;
     within("world.disk_bytes", world.disk_bytes, 1, 1 << 40, "at least one byte and at most 1 TiB")?;
     let last = u64::from(world.nodes) - 1;
+    within("world.joining", u64::from(world.joining), 0, last, "fewer than there are nodes")?;
+    let founders = u64::from(world.founders());
     for fault in &plan.faults {
         if let Trigger::Point { node, occurrence, .. } = &fault.trigger {
             within("trigger.node", u64::from(*node), 0, last, "one of the plan's nodes")?;
@@ -349,6 +360,9 @@ fn check_bounds(plan: &Plan) -> Result<(), WorldError> {
         }
         for node in fault.action.nodes() {
             within("fault.node", u64::from(node), 0, last, "one of the plan's nodes")?;
+        }
+        if let FaultAction::AddNode { node } = fault.action {
+            within("fault.node", u64::from(node), founders, last, "one of the nodes that wait outside")?;
         }
         if let FaultAction::Partition { cut, .. } = &fault.action {
             for end in cut.iter().flat_map(|link| [link.from, link.to]) {
@@ -362,7 +376,13 @@ fn check_bounds(plan: &Plan) -> Result<(), WorldError> {
         within("world.core", u64::from(*node), 0, last, "one of the plan's nodes")?;
     }
     for topic in &plan.topics {
-        within("topic.replication", u64::from(topic.replication), 1, last + 1, "from 1 to the number of nodes")?;
+        within(
+            "topic.replication",
+            u64::from(topic.replication),
+            1,
+            founders,
+            "from 1 to the number of nodes at first",
+        )?;
     }
     Ok(())
 }

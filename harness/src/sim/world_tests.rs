@@ -32,6 +32,7 @@ fn plan(faults: Vec<Fault>) -> Plan {
         client_mutant: None,
         world: plan::World {
             nodes: 1,
+            joining: 0,
             tick_ms: 10,
             latency_ms: 1,
             jitter_ms: 0,
@@ -528,10 +529,57 @@ fn a_plan_out_of_bounds_is_refused_with_its_field() {
     let mut many = plan(Vec::new());
     many.world.nodes = 9;
     assert!(matches!(World::new(&many), Err(WorldError::OutOfBounds { field: "world.nodes", value: 9, .. })));
-    let stranger = plan(vec![at(1, FaultAction::BitFlip { node: 1 })]);
+    let stranger = plan(vec![at(1, FaultAction::BitFlip { node: 1, within: String::new() })]);
     assert!(matches!(World::new(&stranger), Err(WorldError::OutOfBounds { field: "fault.node", .. })));
+    let member = plan(vec![at(1, FaultAction::AddNode { node: 0 })]);
+    assert!(matches!(World::new(&member), Err(WorldError::OutOfBounds { field: "fault.node", .. })));
     let mut world = World::new(&plan(Vec::new())).unwrap();
     assert!(matches!(world.add_node(1, serve), Err(WorldError::NoSuchHost { .. })));
+}
+
+/// How often each of four nodes was started.
+fn starts(outcome: &Outcome) -> [usize; 4] {
+    [0, 1, 2, 3].map(|node| {
+        let is_start = |line: &&String| line.contains(&format!("node-{node} start"));
+        outcome.trace_lines.iter().filter(is_start).count()
+    })
+}
+
+#[test]
+fn a_node_joins_when_it_is_added_and_one_that_is_taken_out_never_runs_again() {
+    let kill = |at_ms, node| at(at_ms, FaultAction::Kill { node, restart_after_ms: 50 });
+    let lose_power = |at_ms, node| at(at_ms, FaultAction::PowerLoss { node, restart_after_ms: 50 });
+    let mut plan = plan(vec![
+        kill(100, 3),
+        lose_power(150, 3),
+        at(300, FaultAction::AddNode { node: 3 }),
+        at(400, FaultAction::AddNode { node: 3 }),
+        at(500, FaultAction::RemoveNode { node: 1 }),
+        at(600, FaultAction::RemoveNode { node: 2 }),
+        kill(1500, 3),
+        kill(1500, 1),
+        lose_power(1600, 1),
+    ]);
+    (plan.world.nodes, plan.world.joining) = (4, 1);
+    let mut world = World::new(&plan).unwrap();
+    (0..4).for_each(|node| world.add_node(node, serve).unwrap());
+    world.add_client(0, |client| ask(client, 40, Seen::default())).unwrap();
+    let operator = |client: SimClient| async move {
+        client.operations_done.raise();
+        assert_eq!(client.operator.next_removal().await, 1);
+        client.clock.sleep_until(Duration::from_millis(1_000)).await;
+        client.operator.retire();
+        client.operator.removed();
+        Ok(())
+    };
+    world.add_client(1, operator).unwrap();
+    let outcome = world.run(Control { record_trace: true }).unwrap();
+    assert_eq!(outcome.faults_struck, vec![2, 4, 6], "what is outside or gone cannot be struck, and a majority stays");
+    assert_eq!(starts(&outcome), [1, 1, 1, 2]);
+    assert_eq!(outcome.events["node-removed"], 1);
+    assert_eq!(exits(&outcome), Vec::new(), "it was told to stop");
+    let marked = outcome.marks.iter().filter(|mark| matches!(mark, Mark::Fault { fault: 4, .. })).count();
+    assert_eq!(marked, 2, "when it was asked for, and when the node was stopped");
 }
 
 #[test]

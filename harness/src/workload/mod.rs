@@ -7,6 +7,7 @@ pub mod client;
 mod consuming;
 pub mod final_reads;
 mod member;
+pub mod operator;
 pub mod payload;
 pub mod phase;
 mod producing;

@@ -331,7 +331,9 @@ pub(super) fn node_of(story: &Story, fault: u32) -> Option<u32> {
         | FaultAction::DiskFull { node, .. }
         | FaultAction::DiskSlow { node, .. }
         | FaultAction::ClockSkew { node, .. }
-        | FaultAction::BitFlip { node } => Some(*node),
+        | FaultAction::AddNode { node }
+        | FaultAction::RemoveNode { node }
+        | FaultAction::BitFlip { node, .. } => Some(*node),
         FaultAction::KillSet { nodes, .. } | FaultAction::PowerLossSet { nodes, .. } => nodes.first().copied(),
         FaultAction::Link { .. } | FaultAction::Partition { .. } => None,
     }

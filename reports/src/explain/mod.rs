@@ -294,7 +294,12 @@ fn action_text(fault: &Fault) -> String {
         | FaultAction::DiskSlow { node, duration_ms, .. } => {
             format!("{class} on node {node} for {duration_ms} ms")
         }
-        FaultAction::BitFlip { node } => format!("{class} on node {node}"),
+        FaultAction::BitFlip { node, within } if within.is_empty() => format!("{class} on node {node}"),
+        FaultAction::BitFlip { node, within } => format!("{class} on node {node}, in a file named like {within}"),
+        FaultAction::AddNode { node } => format!("{class}: node {node} starts and joins the cluster"),
+        FaultAction::RemoveNode { node } => {
+            format!("{class}: the replicas of node {node} move away, then it is stopped and unregistered")
+        }
     }
 }
 

@@ -56,6 +56,8 @@ pub enum Command {
     FlipBit {
         /// Decides where.
         salt: u64,
+        /// Part of the paths of the files to choose from.
+        within: String,
     },
     /// Ends every fault.
     Repair,

@@ -129,7 +129,7 @@ impl<W: Write> Server<W> {
                 volume.faults().set_slow(fault, delay);
                 Answer::Done
             }
-            Command::FlipBit { salt } => Answer::Flipped(volume.flip_bit(salt)),
+            Command::FlipBit { salt, within } => Answer::Flipped(volume.flip_bit(salt, &within)),
             Command::Repair => {
                 volume.repair();
                 Answer::Done

@@ -338,8 +338,8 @@ impl Volume {
         lost
     }
 
-    pub(super) fn flip_bit(&mut self, salt: u64) -> Option<BitFlip> {
-        loss::flip_bit(&self.tree, salt).map(|(flipped, _)| flipped)
+    pub(super) fn flip_bit(&mut self, salt: u64, within: &str) -> Option<BitFlip> {
+        loss::flip_bit(&self.tree, salt, within).map(|(flipped, _)| flipped)
     }
 
     pub(super) fn faults(&mut self) -> &mut Faults {

@@ -122,6 +122,8 @@ impl ProcessWorld {
         left_out.sort_unstable();
         left_out.dedup();
         plan.faults.retain(|fault| is_offered(&fault.action, disks));
+        // Nobody joins here: every node is in the cluster from the beginning.
+        plan.world.joining = 0;
         if addresses.len() != plan.world.nodes as usize {
             return Err(ProcessWorldError::NodeCount { wanted: plan.world.nodes, given: addresses.len() });
         }

@@ -40,7 +40,7 @@ pub fn is_offered(action: &FaultAction, disks: Disks) -> bool {
         | FaultAction::DiskFull { .. }
         | FaultAction::DiskSlow { .. }
         | FaultAction::BitFlip { .. } => disks == Disks::Forgetting,
-        FaultAction::ClockSkew { .. } => false,
+        FaultAction::ClockSkew { .. } | FaultAction::AddNode { .. } | FaultAction::RemoveNode { .. } => false,
     }
 }
 
@@ -236,7 +236,10 @@ impl Nemesis {
             | FaultAction::DiskFull { .. }
             | FaultAction::DiskSlow { .. }
             | FaultAction::BitFlip { .. } => self.strike_disk(index, &action, salt)?,
-            FaultAction::Link { only: Some(_), .. } | FaultAction::ClockSkew { .. } => {
+            FaultAction::Link { only: Some(_), .. }
+            | FaultAction::ClockSkew { .. }
+            | FaultAction::AddNode { .. }
+            | FaultAction::RemoveNode { .. } => {
                 unreachable!("faults that this world does not offer are taken from the plan before it runs")
             }
         };
@@ -303,7 +306,7 @@ impl Nemesis {
                 self.plan_after(Duration::from_millis(*duration_ms), Deed::EndDiskSlow(node, fault));
                 Command::Slow { fault, delay_ms: *delay_ms }
             }
-            FaultAction::BitFlip { .. } => Command::FlipBit { salt },
+            FaultAction::BitFlip { within, .. } => Command::FlipBit { salt, within: within.clone() },
             FaultAction::Kill { .. }
             | FaultAction::KillSet { .. }
             | FaultAction::PowerLoss { .. }
@@ -312,6 +315,8 @@ impl Nemesis {
             | FaultAction::Pause { .. }
             | FaultAction::Partition { .. }
             | FaultAction::ClockSkew { .. }
+            | FaultAction::AddNode { .. }
+            | FaultAction::RemoveNode { .. }
             | FaultAction::Link { .. } => return Ok(false),
         };
         let answer = self.tell_disk(node, &command)?;

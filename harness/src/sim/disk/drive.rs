@@ -147,8 +147,8 @@ impl Drive {
     }
 
     /// Flips one bit of one file that is not empty; `None` where there is none.
-    pub fn flip_bit(&self, salt: u64) -> Option<BitFlip> {
-        let (flipped, file) = flip_bit(&self.shared.state.borrow().tree, salt)?;
+    pub fn flip_bit(&self, salt: u64, within: &str) -> Option<BitFlip> {
+        let (flipped, file) = flip_bit(&self.shared.state.borrow().tree, salt, within)?;
         let BitFlip { offset, bit, .. } = flipped;
         self.shared.trace("disk-bit-flip", &[("file", file), ("offset", offset), ("bit", u64::from(bit))]);
         let loss = self.shared.loss(flipped.path.clone(), LossKind::BitFlip { offset });

@@ -84,10 +84,11 @@ pub(crate) fn lose_power(tree: &mut Tree, salt: u64) -> (PowerLossSummary, Vec<(
     (summary, losses)
 }
 
-/// Flips one bit of one file that is not empty, and names the file's number; `None` where there is no such file.
-pub(crate) fn flip_bit(tree: &Tree, salt: u64) -> Option<(BitFlip, u64)> {
+/// Flips one bit of one file that is not empty and whose path contains `within`, and names the file's number; `None` where
+/// there is no such file.
+pub(crate) fn flip_bit(tree: &Tree, salt: u64, within: &str) -> Option<(BitFlip, u64)> {
     let mut files = tree.files();
-    files.retain(|(_, inode)| inode.contents.borrow().length() > 0);
+    files.retain(|(path, inode)| path.contains(within) && inode.contents.borrow().length() > 0);
     if files.is_empty() {
         return None;
     }

@@ -416,11 +416,12 @@ fn a_flipped_bit_is_in_both_states_and_survives_a_repair() {
     for salt in 0..20 {
         let (drive, _) = drive_of(1 << 30);
         let disk = drive.attach();
-        assert_eq!(drive.flip_bit(3), None, "there is nothing to flip");
+        assert_eq!(drive.flip_bit(3, ""), None, "there is nothing to flip");
         disk.open("empty", true).unwrap();
         let file = durable_file(&disk, "f", &[0; 2000]);
         write(&disk, &file, 0, &[0; 2000]).unwrap();
-        let flip = drive.flip_bit(salt).unwrap();
+        assert_eq!(drive.flip_bit(salt, "no such file"), None);
+        let flip = drive.flip_bit(salt, "").unwrap();
         assert_eq!(flip.path, "f");
         drive.repair();
         drive.power_loss(salt);
