@@ -461,7 +461,7 @@ fn peers_text(peers: &[Peer]) -> String {
 }
 
 /// The settings' names, as the command line has them.
-pub const KEYS: [&str; 45] = [
+pub const KEYS: [&str; 46] = [
     "offsets-partitions",
     "offsets-retention-ms",
     "offsets-retention-check-ms",
