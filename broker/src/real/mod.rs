@@ -20,7 +20,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
 use crate::core::config::NodeConfig;
-use crate::mutant::Mutant;
 use crate::node::{self, NodeExit, Ports, Started};
 
 /// Why a broker process ended other than by being asked to.
@@ -63,16 +62,6 @@ pub fn run_broker(
     ready: impl FnOnce(SocketAddr),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), BrokerExit> {
-    run(config, data, None, ready, shutdown)
-}
-
-fn run(
-    config: NodeConfig,
-    data: &Path,
-    mutant: Option<Mutant>,
-    ready: impl FnOnce(SocketAddr),
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), BrokerExit> {
     let disk = disk::RealDisk::open(data).map_err(|source| BrokerExit::Data { path: data.to_path_buf(), source })?;
     let config = within_open_files(config, raise_open_files());
     let ports = Ports {
@@ -87,7 +76,7 @@ fn run(
         .build()
         .map_err(|source| BrokerExit::System { what: "a runtime", source })?;
     let local = LocalSet::new();
-    let ended = local.block_on(&runtime, Box::pin(serve(config, ports, mutant, ready, shutdown)));
+    let ended = local.block_on(&runtime, Box::pin(serve(config, ports, ready, shutdown)));
     // Tasks of connections that are still open end with the local set; a sync under way ends with the runtime.
     drop(local);
     ended
@@ -123,7 +112,6 @@ type RealPorts = Ports<disk::RealDisk, net::TcpNet, clock::SystemClock, rand::Sy
 async fn serve(
     config: NodeConfig,
     ports: RealPorts,
-    mutant: Option<Mutant>,
     ready: impl FnOnce(SocketAddr),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), BrokerExit> {
@@ -143,7 +131,7 @@ async fn serve(
         }
         ready(started.address);
     };
-    Ok(node::run_watched(config, ports, mutant, started, shutdown).await?)
+    Ok(node::run_watched(config, ports, None, started, shutdown).await?)
 }
 
 /// Blocks the calling thread until SIGTERM or Ctrl-C.
@@ -162,11 +150,10 @@ pub fn wait_for_signal() -> Result<(), BrokerExit> {
     })
 }
 
-/// As `run_broker`, until SIGTERM or Ctrl-C; with a deliberate bug, where the caller has one to give.
+/// As `run_broker`, until SIGTERM or Ctrl-C.
 pub fn run_broker_until_signal(
     config: NodeConfig,
     data: &Path,
-    mutant: Option<Mutant>,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), BrokerExit> {
     let asked = async {
@@ -182,7 +169,7 @@ pub fn run_broker_until_signal(
             _ = interrupt.recv() => {}
         }
     };
-    run(config, data, mutant, ready, asked)
+    run_broker(config, data, ready, asked)
 }
 
 #[cfg(test)]
