@@ -8,6 +8,7 @@ use crate::exit::{Exit, Failure};
 
 /// Arguments of `mqassay slowed-broker`: those of `mqassay broker`, and the slowdown.
 #[derive(Debug, clap::Args)]
+#[group(skip)] // Its group would bear the same name as the broker's.
 pub(crate) struct Arguments {
     /// Processor time to waste, in percent of what the broker uses
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=100))]
