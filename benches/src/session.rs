@@ -227,9 +227,11 @@ impl<'a> Session<'a> {
 
     /// One open-loop block on one system, judged and counted; none where the system has been left out.
     pub(crate) fn open_loop_block(&mut self, index: usize, load: OpenLoop, what: &str) -> Option<RateBlock> {
-        let topic = self.topic(index, self.plan.queues);
-        let block = self.guarded(index, what, |target, plan, driver| {
-            block::on_topic(plan, driver, &topic, || block::rate(target, plan, driver, &topic, load))
+        let block = self.tried_twice(index, |session| {
+            let topic = session.topic(index, session.plan.queues);
+            session.guarded(index, what, |target, plan, driver| {
+                block::on_topic(plan, driver, &topic, || block::rate(target, plan, driver, &topic, load))
+            })
         })?;
         self.note(index, &block.verification, block.unsettled, block.first_error.as_deref());
         Some(block)
@@ -284,12 +286,32 @@ impl<'a> Session<'a> {
 
     /// One unthrottled block on one system, judged and counted; none where the system has been left out.
     pub(crate) fn unthrottled(&mut self, index: usize, load: Unthrottled, what: &str) -> Option<ThroughputBlock> {
-        let topic = self.topic(index, load.queues);
-        let block = self.guarded(index, what, |target, plan, driver| {
-            block::on_topic(plan, driver, &topic, || block::throughput(target, plan, driver, &topic, load))
+        let block = self.tried_twice(index, |session| {
+            let topic = session.topic(index, load.queues);
+            session.guarded(index, what, |target, plan, driver| {
+                block::on_topic(plan, driver, &topic, || block::throughput(target, plan, driver, &topic, load))
+            })
         })?;
         self.note(index, &block.verification, block.unsettled, block.first_error.as_deref());
         Some(block)
+    }
+
+    /// Makes a block once more where it failed: a cluster on few cores may lose a node's heartbeat under full load, and be
+    /// whole again a moment later. That it failed is told.
+    fn tried_twice<Block>(
+        &mut self,
+        index: usize,
+        mut attempt: impl FnMut(&mut Self) -> Option<Block>,
+    ) -> Option<Block> {
+        if self.dropped[index].is_some() {
+            return attempt(self);
+        }
+        if let Some(block) = attempt(self) {
+            return Some(block);
+        }
+        let (name, reason) = (self.systems[index].name.clone(), self.take_dropped(index));
+        self.remark(format!("{name}: a block failed and was made again: {reason}."));
+        attempt(self)
     }
 
     /// Runs a block on a system that is still in; one that fails leaves the system out from then on.
