@@ -76,6 +76,69 @@ fn a_sweep_keeps_its_records_per_batch() {
     }
 }
 
+#[test]
+fn a_variable_is_swept_and_records_of_ten_bytes_are_verified() {
+    let vary = "[vary]\nvariable = \"record_bytes\"\nvalues = [10, 100]\npairs = 1\nblock_seconds = 0.2\nlinger_ms = 1\nbatch_bytes = 16384\nbytes_maximum = 200000\n";
+    let result = run(Behaviour::default(), vary);
+    assert_eq!(result.verdicts[0].verdict, "valid", "{result:#?}");
+    let points = |metric: &str| {
+        let sweep = result.sweeps.iter().find(|sweep| sweep.metric == metric);
+        sweep.map(|sweep| sweep.points.iter().map(|point| point.x).collect::<Vec<f64>>())
+    };
+    assert_eq!(points("produce_records_per_second"), Some(vec![10.0, 100.0]), "{result:#?}");
+    let broken = run(Behaviour { law: Law::None, defect: Some((Defect::Corrupt, 1)) }, vary);
+    assert!(broken.verdicts[0].anomalies.contains_key("corrupt-payload"), "{broken:#?}");
+}
+
+#[test]
+fn every_subscriber_reads_everything() {
+    let vary = "[vary]\nvariable = \"subscribers\"\nvalues = [1, 3]\npairs = 1\nblock_seconds = 0.4\nlead_in_seconds = 0.1\nrecords_per_second = 2000\nlinger_ms = 1\nbatch_bytes = 16384\n";
+    let result = run(Behaviour::default(), vary);
+    assert_eq!(result.verdicts[0].verdict, "valid", "{result:#?}");
+    // Both blocks send 800; a record counts once, however many read it.
+    assert_eq!(result.verdicts[0].verified_messages, 1_600);
+    assert!(result.sweeps.iter().any(|sweep| sweep.metric == "end_to_end_p50_ns" && sweep.points.len() == 2));
+}
+
+/// Every record counts as young here, so that the time of the machine does not matter.
+#[test]
+fn a_backlog_is_worked_off_and_its_course_drawn() {
+    let drain = "[drain]\nrecords_per_second = 2000\nbacklog_seconds = 0.3\nseconds = 0.5\nyoung_ms = 1000000.0\nwindow_seconds = 0.1\npairs = 1\nlinger_ms = 1\nbatch_bytes = 16384\n";
+    let result = run(Behaviour::default(), drain);
+    assert_eq!(result.verdicts[0].verdict, "valid", "{result:#?}");
+    assert_eq!(result.verdicts[0].verified_messages, 1_600);
+    assert_eq!(result.sweeps[0].points.len(), 5, "{result:#?}");
+    assert!(result.rows.iter().any(|row| row.metric == "drain_seconds"), "{result:#?}");
+}
+
+#[test]
+fn each_rung_of_the_ladder_is_a_system_of_its_own() {
+    let ladder = "[ladder]\npairs = 1\nblock_seconds = 0.3\nrecords_per_second = 2000\nlead_in_seconds = 0.1\nlinger_ms = 1\nbatch_bytes = 16384\nrecords_maximum = 5000\n";
+    let result = run(Behaviour::default(), ladder);
+    assert_eq!(result.verdicts[0].verdict, "valid", "{result:#?}");
+    for rung in ["null-sink, page cache", "null-sink, fsync before ack"] {
+        let metrics = result.rows.iter().filter(|row| row.system == rung).map(|row| row.metric.as_str());
+        let metrics: Vec<&str> = metrics.collect();
+        assert!(
+            metrics.contains(&"produce_records_per_second") && metrics.contains(&"end_to_end_p50_ns"),
+            "{metrics:?}"
+        );
+    }
+}
+
+/// Which rate a loaded machine holds is not asserted; that the search tries, ends and tells is.
+#[test]
+fn a_search_tells_every_rate_that_it_tried() {
+    let search = "[search]\npercentile = 50.0\nbound_ms = 10000.0\nrecords_per_second = 1000\nrecords_per_second_maximum = 2000\nresolution = 1.0\nprobe_seconds = 0.4\nconfirm_runs = 1\nconfirm_seconds = 0.4\nlead_in_seconds = 0.1\nlinger_ms = 0\nbatch_bytes = 16384\n";
+    let result = run(Behaviour::default(), search);
+    let found = &result.searches[0];
+    assert_eq!((found.bound_ns, found.points[0].offered_records_per_second), (10_000_000_000, 1_000.0), "{found:#?}");
+    let confirming = found.points.iter().filter(|point| point.is_confirming && point.failed.is_none()).count();
+    assert_eq!(confirming > 0, found.confirmed_records_per_second.is_some(), "{found:#?}");
+    let rows = result.rows.iter().filter(|row| row.metric == "rate_within_bound_records_per_second").count();
+    assert_eq!(rows, confirming.min(1), "{result:#?}");
+}
+
 /// Goal: the law is in what is reported. How much the machine adds is not asserted: the plan m9 holds it against a bound.
 #[test]
 fn percentiles_on_a_known_law_are_never_below_the_computed() {
