@@ -1,5 +1,5 @@
-//! RabbitMQ through lapin: a queue of the plan is a durable queue of the broker, records are persistent and go through
-//! the default exchange, publishers confirm, consumers acknowledge by hand. AMQP has no offsets: a delivery's place in
+//! RabbitMQ through lapin: a queue of the plan is a durable queue of the broker, or one for each subscription behind a
+//! fan-out exchange; records are persistent and go through the default exchange else, publishers confirm, consumers acknowledge by hand. AMQP has no offsets: a delivery's place in
 //! its queue is counted, and a redelivery therefore shows as a duplicate. No automatic recovery: an outage is an error.
 
 use std::collections::VecDeque;
@@ -10,10 +10,10 @@ use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
-    QueueDeclareOptions, QueueDeleteOptions,
+    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, PublisherConfirm};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind, PublisherConfirm};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -46,11 +46,13 @@ impl AmqpDriver {
 
     fn each_queue<F>(&self, topic: &NewRun, action: &'static str, run: F) -> Result<(), BenchError>
     where
-        F: AsyncFn(ShortString) -> lapin::Result<()>,
+        F: AsyncFn(u32, ShortString) -> lapin::Result<()>,
     {
         let all = async {
             for queue in 0..topic.queues {
-                bounded(PATIENCE, run(queue_name(topic, queue))).await?;
+                for subscription in 0..topic.subscriptions {
+                    bounded(PATIENCE, run(queue, queue_name(topic, queue, subscription))).await?;
+                }
             }
             Ok(())
         };
@@ -62,13 +64,25 @@ impl Driver for AmqpDriver {
     fn create(&self, topic: &NewRun, _plan: &LoadPlan) -> Result<(), BenchError> {
         let mut arguments = FieldTable::default();
         arguments.insert("x-queue-type".into(), AMQPValue::LongString(self.queue_type.word().into()));
-        self.each_queue(topic, "declare a queue", async |name| {
-            self.channel.queue_declare(name, QueueDeclareOptions::durable(), arguments.clone()).await.map(|_| ())
+        self.each_queue(topic, "declare a queue", async |queue, name| {
+            let options = QueueDeclareOptions::durable();
+            self.channel.queue_declare(name.clone(), options, arguments.clone()).await?;
+            // A queue gives each message away once: several subscriptions need a queue each, behind one exchange.
+            if let Some(exchange) = exchange_name(topic, queue) {
+                let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+                let fields = FieldTable::default();
+                self.channel.exchange_declare(exchange.clone(), ExchangeKind::Fanout, options, fields.clone()).await?;
+                self.channel.queue_bind(name, exchange, "".into(), QueueBindOptions::default(), fields).await?;
+            }
+            Ok(())
         })
     }
 
     fn delete(&self, topic: &NewRun) -> Result<(), BenchError> {
-        self.each_queue(topic, "delete a queue", async |name| {
+        self.each_queue(topic, "delete a queue", async |queue, name| {
+            if let Some(exchange) = exchange_name(topic, queue) {
+                self.channel.exchange_delete(exchange, ExchangeDeleteOptions::default()).await?;
+            }
             self.channel.queue_delete(name, QueueDeleteOptions::default()).await.map(|_| ())
         })
     }
@@ -94,9 +108,9 @@ impl Driver for AmqpDriver {
         Ok(Box::new(AmqpProducer {
             runtime: Arc::clone(&self.runtime),
             channel,
-            names: (0..topic.queues).map(|queue| queue_name(topic, queue)).collect(),
+            places: (0..topic.queues).map(|queue| place(topic, queue)).collect(),
             waiting: VecDeque::new(),
-            delivered: Delivered::new(client, topic.queues),
+            delivered: Delivered::of(client, topic),
             clock: topic.clock,
             _connection: connection,
         }))
@@ -110,7 +124,8 @@ impl Driver for AmqpDriver {
             let mut consumers = Vec::new();
             for queue in 0..topic.queues {
                 let (tag, options) = (format!("queue-{queue}").into(), BasicConsumeOptions::default());
-                let consume = channel.basic_consume(queue_name(topic, queue), tag, options, FieldTable::default());
+                let name = queue_name(topic, queue, topic.subscription);
+                let consume = channel.basic_consume(name, tag, options, FieldTable::default());
                 consumers.push((queue, bounded(PATIENCE, consume).await?));
             }
             for (queue, mut consumer) in consumers {
@@ -145,7 +160,8 @@ impl Driver for AmqpDriver {
 struct AmqpProducer {
     runtime: Arc<Runtime>,
     channel: Channel,
-    names: Vec<ShortString>,
+    /// Exchange and routing key by queue.
+    places: Vec<(ShortString, ShortString)>,
     waiting: VecDeque<(u32, u64, PublisherConfirm)>,
     delivered: Delivered,
     clock: RunClock,
@@ -196,8 +212,8 @@ impl LoadProducer for AmqpProducer {
     fn send(&mut self, queue: u32, sequence: u64, payload: &[u8]) -> Result<(), ClientError> {
         self.wait_until_waiting(UNCONFIRMED_MAXIMUM - 1, PATIENCE)?;
         let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
-        let name = self.names[queue as usize].clone();
-        let publish = self.channel.basic_publish("".into(), name, BasicPublishOptions::default(), payload, properties);
+        let (exchange, key) = self.places[queue as usize].clone();
+        let publish = self.channel.basic_publish(exchange, key, BasicPublishOptions::default(), payload, properties);
         let published = self.runtime.block_on(bounded(PATIENCE, publish));
         match published {
             Ok(confirm) => self.waiting.push_back((queue, sequence, confirm)),
@@ -290,8 +306,21 @@ async fn bounded<T>(patience: Duration, step: impl Future<Output = lapin::Result
     }
 }
 
-fn queue_name(topic: &NewRun, queue: u32) -> ShortString {
-    format!("{}-{queue}", topic.name).into()
+fn queue_name(topic: &NewRun, queue: u32, subscription: u32) -> ShortString {
+    format!("{}-{queue}-{subscription}", topic.name).into()
+}
+
+/// The exchange before the queues of several subscriptions; one subscription needs none.
+fn exchange_name(topic: &NewRun, queue: u32) -> Option<ShortString> {
+    (topic.subscriptions > 1).then(|| format!("{}-{queue}", topic.name).into())
+}
+
+/// Where records of a queue are published: exchange and routing key.
+fn place(topic: &NewRun, queue: u32) -> (ShortString, ShortString) {
+    match exchange_name(topic, queue) {
+        Some(exchange) => (exchange, "".into()),
+        None => ("".into(), queue_name(topic, queue, 0)),
+    }
 }
 
 /// AMQP's delivery mode of messages that survive a restart.

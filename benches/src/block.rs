@@ -266,7 +266,8 @@ pub(crate) fn run_number(number: u64, salt: u64) -> u64 {
 pub(crate) fn new_run(plan: &LoadPlan, target: &SystemTarget, number: u64, salt: u64, queues: u32) -> NewRun {
     let run = run_number(number, salt);
     let name = format!("mqassay-{}-{}-{run:016x}", plan.name, target.name);
-    NewRun { name, run, queues, clock: RunClock::start() }
+    let (clock, windows) = (RunClock::start(), None);
+    NewRun { name, run, queues, clock, subscriptions: 1, subscription: 0, windows }
 }
 
 pub(crate) fn connect_producers(

@@ -44,7 +44,7 @@ impl KafkaProducer {
         batching: Batching,
         client: u32,
     ) -> Result<KafkaProducer, BenchError> {
-        let delivered = Delivered::new(client, topic.queues);
+        let delivered = Delivered::of(client, topic);
         let delivered = Arc::new(Mutex::new(delivered));
         let context = DeliveryContext { delivered: Arc::clone(&delivered), clock: topic.clock };
         let mut config = base_config(target);
@@ -156,7 +156,7 @@ fn connect_consumer(
     config
         // The library assigns queues only to a member of a group. A static member does not tell the coordinator when it
         // leaves; any other waits 5 s for that at the end of each block where a broker has no coordinator.
-        .set("group.id", "mqassay-bench")
+        .set("group.id", format!("mqassay-bench-{}", topic.subscription))
         .set("group.instance.id", "mqassay-bench")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use crate::over_time::windows::{AckTimes, Windows};
 use crate::plan::{Compression, FETCH_WAIT_MS, LoadPlan};
 use crate::verify::{Ledger, Reader};
 use crate::{BenchError, Protocol, SystemTarget, amqp, client, rocketmq};
@@ -144,6 +145,12 @@ pub(crate) struct NewRun {
     pub(crate) run: u64,
     pub(crate) queues: u32,
     pub(crate) clock: RunClock,
+    /// How many subscriptions are to get every record, each for itself.
+    pub(crate) subscriptions: u32,
+    /// Which of them a consumer is made for, counted from 0.
+    pub(crate) subscription: u32,
+    /// Where acknowledgements are timed, if they are.
+    pub(crate) windows: Option<Windows>,
 }
 
 /// What outcomes and statistics have told so far.
@@ -160,6 +167,13 @@ impl Delivered {
     pub(crate) fn new(client: u32, queues: u32) -> Delivered {
         let ledger = Ledger::new(client, queues);
         Delivered { ledger, last_ns: 0, first_error: None, batches: 0, batched_records: 0 }
+    }
+
+    /// What one producer of a topic is told; its acknowledgements are timed where the topic wants it.
+    pub(crate) fn of(client: u32, topic: &NewRun) -> Delivered {
+        let mut delivered = Delivered::new(client, topic.queues);
+        delivered.ledger.times = topic.windows.clone().map(|windows| AckTimes::new(windows, topic.queues));
+        delivered
     }
 
     /// Records per batch over the statistics' whole windows: (records, batches).

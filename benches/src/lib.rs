@@ -17,6 +17,8 @@ mod driver;
 pub mod fake;
 pub mod ladder;
 mod nodes;
+pub mod omb;
+pub mod over_time;
 pub mod payload;
 pub mod plan;
 pub mod prepare;

@@ -62,6 +62,17 @@ impl PayloadWriter {
         PayloadWriter { run, buffer }
     }
 
+    /// A template of at least `STAMPED_BYTES_MINIMUM` whose filler is these bytes, as far as they go, and zeros.
+    pub fn filled_with(run: u64, record_bytes: usize, filler: &[u8]) -> PayloadWriter {
+        assert!(record_bytes >= STAMPED_BYTES_MINIMUM, "the plan was checked");
+        let mut buffer = vec![0; record_bytes];
+        let length = filler.len().min(record_bytes);
+        buffer[..length].copy_from_slice(&filler[..length]);
+        buffer[..4].copy_from_slice(&MAGIC);
+        buffer[4..12].copy_from_slice(&run.to_be_bytes());
+        PayloadWriter { run, buffer }
+    }
+
     /// The record with this stamp.
     pub fn write(&mut self, stamp: Stamp) -> &[u8] {
         if self.buffer.len() >= STAMPED_BYTES_MINIMUM {

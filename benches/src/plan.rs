@@ -10,6 +10,7 @@ use crate::availability::Availability;
 use crate::closed_form::ClosedForm;
 use crate::drain::Drain;
 use crate::ladder::Ladder;
+use crate::over_time::OverTime;
 use crate::payload::{BYTES_MINIMUM, STAMPED_BYTES_MINIMUM};
 use crate::raw::bounds::Bounds;
 use crate::raw::idle::Idle;
@@ -95,6 +96,8 @@ pub struct LoadPlan {
     pub slowdown: Option<Slowdown>,
     /// A steady rate through a broker's crash.
     pub availability: Option<Availability>,
+    /// A load on several topics and subscriptions, window by window.
+    pub over_time: Option<OverTime>,
 }
 
 /// What a producer waits for.
@@ -250,17 +253,29 @@ impl LoadPlan {
     pub fn parse(text: &str, origin: &str) -> Result<LoadPlan, PlanError> {
         let plan: LoadPlan = toml::from_str(text)
             .map_err(|error| PlanError::Form { origin: origin.to_owned(), reason: error.to_string() })?;
-        match plan.first_fault() {
+        plan.check(origin).map(|()| plan)
+    }
+
+    /// Whether every value is within its bounds; `origin` is named where one is not.
+    pub(crate) fn check(&self, origin: &str) -> Result<(), PlanError> {
+        match self.first_fault() {
             Some(reason) => Err(PlanError::Value { origin: origin.to_owned(), reason }),
-            None => Ok(plan),
+            None => Ok(()),
         }
+    }
+
+    /// A plan without any section, for whoever fills one in; its settings are those that a file need not name.
+    pub(crate) fn empty() -> LoadPlan {
+        let text = "name = \"\"\ntitle = \"\"\nsystems = []\nrecord_bytes = 0\nqueues = 1\nproducers = 1\nacks = \"all\"\n\
+                    idempotence = true\nflush = \"os\"\n";
+        toml::from_str(text).expect("a plan without sections parses, as a test shows")
     }
 
     /// Whether blocks of librdkafka are asked for.
     pub(crate) fn has_library_sections(&self) -> bool {
         let has_blocks = self.throughput.is_some() || self.rate.is_some() || self.sweep.is_some();
         let has_series = self.vary.is_some() || self.ladder.is_some() || self.drain.is_some() || self.replay.is_some();
-        has_blocks || has_series || self.search.is_some()
+        has_blocks || has_series || self.search.is_some() || self.over_time.is_some()
     }
 
     /// Whether blocks of the raw driver are asked for.
@@ -314,7 +329,7 @@ impl LoadPlan {
             (!self.idempotence || self.acks == Acks::All, "idempotence needs acks = \"all\""),
             (
                 self.has_library_sections() || self.has_raw_sections() || self.has_own_sections(),
-                "there is none of [throughput], [rate], [search], [sweep], [vary], [ladder], [drain], [replay], [closed_form], [raw], [scale], [idle], [recovery], [bounds], [slowdown], [availability]",
+                "there is none of [throughput], [rate], [search], [sweep], [vary], [ladder], [drain], [replay], [closed_form], [raw], [scale], [idle], [recovery], [bounds], [slowdown], [availability], [over_time]",
             ),
         ];
         if let Some(warm_up) = &self.warm_up {
@@ -363,6 +378,7 @@ impl LoadPlan {
         let own = self.closed_form.as_ref().and_then(|form| form.first_fault(self)).map(str::to_owned);
         let own = own.or_else(|| self.search.as_ref().and_then(RateSearchLoad::first_fault).map(str::to_owned));
         let own = own.or_else(|| self.availability.as_ref().and_then(Availability::first_fault).map(str::to_owned));
+        let own = own.or_else(|| self.over_time.as_ref().and_then(|load| load.first_fault(self)).map(str::to_owned));
         let own = own.or_else(|| self.scale.as_ref().and_then(Scale::first_fault).map(str::to_owned));
         let own = own.or_else(|| self.vary.as_ref().and_then(|vary| vary.first_fault(self)));
         let own = own.or_else(|| self.ladder.as_ref().and_then(Ladder::first_fault).map(str::to_owned));
@@ -447,6 +463,8 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("claim-single", include_str!("../plans/claim-single.toml")),
     ("claim-queues", include_str!("../plans/claim-queues.toml")),
     ("claim-latency", include_str!("../plans/claim-latency.toml")),
+    ("claim-copies-1", include_str!("../plans/claim-copies-1.toml")),
+    ("claim-copies-4", include_str!("../plans/claim-copies-4.toml")),
     ("m1", include_str!("../plans/m1.toml")),
     ("m2", include_str!("../plans/m2.toml")),
     ("m3", include_str!("../plans/m3.toml")),

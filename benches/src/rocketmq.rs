@@ -98,7 +98,7 @@ impl Driver for RocketmqDriver {
             batching.linger_ms.to_string(),
         ];
         let child = self.child(&arguments, "create a producer")?;
-        let delivered = Arc::new(Mutex::new(Delivered::new(client, topic.queues)));
+        let delivered = Arc::new(Mutex::new(Delivered::of(client, topic)));
         let producer = RocketmqProducer { child, delivered, clock: topic.clock };
         Ok(Box::new(producer))
     }

@@ -85,6 +85,9 @@ pub(crate) fn run(
     if let Some(availability) = &plan.availability {
         session.availability(availability);
     }
+    if let Some(load) = &plan.over_time {
+        session.over_time(load);
+    }
     let stolen = manifest::stolen_share(stolen_before, manifest::stolen_and_total_ticks());
     Ok(session.finish(&stolen, meter.stop()))
 }
@@ -155,7 +158,8 @@ impl<'a> Session<'a> {
             + plan.replay.map_or(0, |replay| replay.pairs)
             + plan.raw.as_ref().map_or(0, |raw| raw.pairs * raw.shapes.len() as u32)
             + plan.slowdown.as_ref().map_or(0, Slowdown::blocks_expected)
-            + plan.availability.as_ref().map_or(0, |load| load.settings.len() as u32);
+            + plan.availability.as_ref().map_or(0, |load| load.settings.len() as u32)
+            + u32::from(plan.over_time.is_some());
         let null_sinks = plan.closed_form.as_ref().map_or(0, ClosedForm::blocks)
             + u32::from(plan.throughput.is_some())
             + u32::from(plan.rate.is_some())
@@ -484,6 +488,7 @@ impl<'a> Session<'a> {
                 self.result.spectra.retain(|spectrum| counts(&spectrum.system));
                 self.result.sweeps.retain(|sweep| sweep.system != *name);
                 self.result.searches.retain(|search| search.system != *name);
+                self.result.series.retain(|series| series.system != *name);
                 self.result.targets.iter_mut().for_each(|part| part.met = false);
                 self.result.remarks.push(format!("{name}: no figure counts, as its verdict is not valid."));
             }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mqassay_harness::artifact::VerdictKind;
 
+use crate::over_time::windows::AckTimes;
 use crate::payload::{self, Stamp};
 
 /// What one producer was told about its records.
@@ -13,6 +14,8 @@ use crate::payload::{self, Stamp};
 pub struct Ledger {
     client: u32,
     queues: Vec<Tally>,
+    /// How long acknowledgements take, where that is asked for.
+    pub(crate) times: Option<AckTimes>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -28,23 +31,33 @@ struct Tally {
 impl Ledger {
     /// An empty ledger of producer `client` over `queues` queues.
     pub fn new(client: u32, queues: u32) -> Ledger {
-        Ledger { client, queues: vec![Tally::default(); queues as usize] }
+        Ledger { client, queues: vec![Tally::default(); queues as usize], times: None }
     }
 
     /// Notes a record handed to the client library, and gives its sequence number in its queue.
     pub fn send(&mut self, queue: u32) -> u64 {
         let tally = &mut self.queues[queue as usize];
         tally.sent += 1;
-        tally.sent - 1
+        let sequence = tally.sent - 1;
+        if let Some(times) = &mut self.times {
+            times.sent(queue, sequence);
+        }
+        sequence
     }
 
     /// Takes back the last `send` to this queue: the client library did not take the record.
     pub fn take_back(&mut self, queue: u32) {
         self.queues[queue as usize].sent -= 1;
+        if let Some(times) = &mut self.times {
+            times.take_back(queue);
+        }
     }
 
     /// Notes an acknowledgement; a negative offset means that the client was not told it.
     pub fn acknowledge(&mut self, queue: u32, sequence: u64, offset: i64) {
+        if let Some(times) = &mut self.times {
+            times.acknowledged(queue, sequence);
+        }
         let tally = &mut self.queues[queue as usize];
         tally.acknowledged += 1;
         match u64::try_from(offset) {
@@ -56,6 +69,9 @@ impl Ledger {
     /// Notes that a record was not acknowledged.
     pub fn fail(&mut self, queue: u32, sequence: u64) {
         self.queues[queue as usize].unsettled.insert(sequence);
+        if let Some(times) = &mut self.times {
+            times.failed(queue, sequence);
+        }
     }
 
     /// Records acknowledged in one queue.

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use mqassay_benches::consumers::cluster;
 use mqassay_benches::plan::LoadPlan;
-use mqassay_benches::{BenchError, SystemTarget, prepare};
+use mqassay_benches::{BenchError, SystemTarget, omb, prepare};
 use mqassay_harness::measure::result::{BenchResult, LeftOut, RatioRow, least_part};
 use mqassay_harness::process::signals::on_first_signal;
 use mqassay_reports::ReportInput;
@@ -17,12 +17,13 @@ use crate::baseline;
 use crate::exit::{Exit, Failure};
 use crate::progress::{Progress, tell};
 use crate::report::write_page;
-use crate::results::{Results, json_line};
+use crate::results::{Results, cannot, json_line};
 
 /// Arguments of `mqassay bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// A built-in plan (quick, compare, search, cluster, queues, scale, bounds, availability, m1 to m10) or a plan file's path (TOML)
+    /// A built-in plan (quick, compare, search, cluster, queues, scale, bounds, availability, m1 to m10), a plan file's path (TOML),
+    /// or a workload of OpenMessaging Benchmark (YAML)
     #[arg(default_value = "compare")]
     plan: String,
     /// Systems in place of the plan's; the first is the numerator of ratios
@@ -34,6 +35,12 @@ pub(crate) struct Arguments {
     /// A setting of the client library for that cluster, as in security.protocol=SSL; may be given several times
     #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = setting, requires = "bootstrap")]
     client: Vec<(String, String)>,
+    /// A driver's settings of OpenMessaging Benchmark (YAML), beside its workload
+    #[arg(long, value_name = "FILE")]
+    omb_driver: Option<PathBuf>,
+    /// Write the result as OpenMessaging Benchmark does, for its charts; one file a system, named after it where there are several
+    #[arg(long, value_name = "FILE")]
+    omb_result: Option<PathBuf>,
     /// Compare with an earlier result, as `--out` wrote it, and fail where a figure got worse
     #[arg(long, value_name = "BASELINE.json")]
     against: Option<PathBuf>,
@@ -50,7 +57,7 @@ pub(crate) struct Arguments {
 
 /// Measures, and exits by the verdict on the messages of the run.
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
-    let plan = LoadPlan::named(&arguments.plan).map_err(Failure::usage)?;
+    let omb::Read { plan, remarks, driver } = read_plan(arguments)?;
     // Read before the run: a file that is not there should not be found out about minutes later.
     let baseline = arguments.against.as_deref().map(baseline::read).transpose()?;
     let mut systems = match (&arguments.bootstrap, arguments.systems.is_empty()) {
@@ -62,7 +69,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         .bootstrap
         .as_ref()
         .map(|bootstrap| prepare::cluster_target(bootstrap, settings(&arguments.client), plan.flush));
-    let result = measure_with(&plan, &systems, cluster)?;
+    let mut result = measure_with(&plan, &systems, cluster)?;
+    result.remarks.extend(remarks);
+    if let Some(path) = &arguments.omb_result {
+        write_omb(&plan, &result, driver.as_deref(), path)?;
+    }
     if arguments.bootstrap.is_some() {
         systems.push("cluster".to_owned());
     }
@@ -84,6 +95,44 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         Some(baseline) => Ok(exit(&result).max(baseline::compare(&baseline, &result, &systems, arguments.fail_above))),
         None => Ok(exit(&result)),
     }
+}
+
+/// The plan, of our own or a workload of OpenMessaging Benchmark, and what is to be remarked on it.
+fn read_plan(arguments: &Arguments) -> Result<omb::Read, Failure> {
+    let driver = arguments.omb_driver.as_deref();
+    let read = if omb::is_workload(&arguments.plan) {
+        omb::read(Path::new(&arguments.plan), driver).map_err(Failure::usage)?
+    } else if driver.is_some() {
+        return Err(Failure::Usage("--omb-driver goes with a workload of OpenMessaging Benchmark (.yaml)".to_owned()));
+    } else {
+        let plan = LoadPlan::named(&arguments.plan).map_err(Failure::usage)?;
+        omb::Read { plan, remarks: Vec::new(), driver: None }
+    };
+    if arguments.omb_result.is_some() && read.plan.over_time.is_none() {
+        let text = "--omb-result needs a load over time: a workload of OpenMessaging Benchmark, or a plan with [over_time]";
+        return Err(Failure::Usage(text.to_owned()));
+    }
+    Ok(read)
+}
+
+/// One file for each system that was measured, under the driver's name where a driver file gave one.
+fn write_omb(plan: &LoadPlan, result: &BenchResult, driver: Option<&str>, path: &Path) -> Result<(), Failure> {
+    for series in &result.series {
+        let is_only = result.series.len() == 1;
+        let name = driver.filter(|_| is_only).unwrap_or(&series.system);
+        let path = if is_only { path.to_path_buf() } else { beside(path, &series.system) };
+        let value = omb::result::of(result, series, name, plan.record_bytes);
+        std::fs::write(&path, json_line(&value)?).map_err(|error| cannot("write", &path, error))?;
+        eprintln!("OMB result of {}: {}", series.system, path.display());
+    }
+    Ok(())
+}
+
+/// The path with a system's name before its ending.
+fn beside(path: &Path, system: &str) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let ending = path.extension().map_or(String::new(), |ending| format!(".{}", ending.to_string_lossy()));
+    path.with_file_name(format!("{stem}-{system}{ending}"))
 }
 
 /// Starts or finds the systems, runs the plan on those that are there, and notes those that are not.
@@ -161,6 +210,7 @@ fn json_lines(result: &BenchResult) -> Result<Vec<String>, Failure> {
     lines.extend(each(&result.sweeps)?);
     lines.extend(each(&result.searches)?);
     lines.extend(each(&result.timelines)?);
+    lines.extend(each(&result.series)?);
     lines.extend(each(&result.trials)?);
     lines.extend(each(&result.verdicts)?);
     lines.extend(each(&result.left_out)?);
@@ -231,4 +281,15 @@ pub(crate) fn exit(result: &BenchResult) -> Exit {
 /// Where a page of a folder goes.
 pub(crate) fn page_in(folder: &Path) -> PathBuf {
     folder.join("report.html")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_stands_before_the_ending() {
+        assert_eq!(beside(Path::new("out/w.json"), "kafka"), Path::new("out/w-kafka.json"));
+        assert_eq!(beside(Path::new("w"), "kafka"), Path::new("w-kafka"));
+    }
 }

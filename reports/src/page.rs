@@ -167,7 +167,7 @@ impl Page {
             mutants_by_fault,
             any_shrunk: input.mutants.iter().any(|(line, _)| line.shrunk.is_some()),
             stories: tables::stories(&input.mutants),
-            ladder: chart::ladder::chart(&input.benches, &systems)?,
+            ladder: chart::ladder::chart(&input.benches)?,
             benches: benches.collect::<Result<_, _>>()?,
             manifest: input.manifest.clone(),
         })
@@ -201,6 +201,7 @@ impl BenchSection {
         }
         // Only a plan that crashes a broker has one: it is not missed elsewhere.
         charts.extend(chart::timeline::charts(bench, systems)?);
+        charts.extend(chart::search::charts(bench, systems)?);
         charts.extend(chart::series::charts(bench)?);
         charts.extend(chart::drain::chart(bench, systems)?);
         // One more than fits is shown rather than hidden behind a line of its own.

@@ -12,7 +12,7 @@ use crate::page::ReportError;
 
 /// Whether a sweep is a drain: over time and not over a variable.
 pub(crate) fn is_drain(sweep: &Sweep) -> bool {
-    sweep.variable == "seconds" && sweep.metric == "records_waiting"
+    sweep.variable.starts_with("seconds") && sweep.metric == "records_waiting"
 }
 
 /// The drain curves of a bench, or nothing.

@@ -1,17 +1,18 @@
-//! The durability ladder: what each system's throughput is in each durability class, from the plans whose names begin with
-//! `ladder-` and which differ in nothing else. Logarithmic, as a sync before every answer costs factors and not shares.
+//! The durability ladder: what each system's throughput is in each durability class, from all plans with a ladder. A rung is a
+//! system of its own in a result, named after system and class. Logarithmic, as a sync before every answer costs factors and
+//! not shares.
 
 use mqassay_harness::measure::result::{BenchResult, MetricRow};
 use plotters::style::text_anchor::HPos;
 
 use super::canvas::{Canvas, Paint};
 use super::scale::{Axis, Spread, log_ends};
-use super::{Chart, Systems, Table, both_widths, data_uri};
+use super::{Chart, Table, both_widths, data_uri};
 use crate::number;
 use crate::page::ReportError;
 
 /// The ladder of all benches, or nothing where no system was measured in two classes.
-pub(crate) fn chart(benches: &[BenchResult], systems: &Systems) -> Result<Option<Chart>, ReportError> {
+pub(crate) fn chart(benches: &[BenchResult]) -> Result<Option<Chart>, ReportError> {
     let ladder: Vec<&BenchResult> = benches.iter().filter(|bench| bench.plan.starts_with(PREFIX)).collect();
     let rungs: Vec<Rung> = ladder.iter().flat_map(|bench| rungs(bench)).collect();
     let mut names: Vec<&str> = Vec::new();
@@ -27,7 +28,7 @@ pub(crate) fn chart(benches: &[BenchResult], systems: &Systems) -> Result<Option
     };
     let title = title(&groups);
     let (wide, narrow) =
-        both_widths(&title, |width| height(&groups, width), |canvas| draw(canvas, &groups, ends, systems))?;
+        both_widths(&title, |width| height(&groups, width), |canvas| draw(canvas, &groups, ends))?;
     let messages: u64 = ladder.iter().flat_map(|bench| &bench.verdicts).map(|verdict| verdict.verified_messages).sum();
     let plans: Vec<&str> = ladder.iter().map(|bench| bench.plan.as_str()).collect();
     let rows: Vec<&MetricRow> = groups.iter().flatten().map(|rung| rung.row).collect();
@@ -35,7 +36,7 @@ pub(crate) fn chart(benches: &[BenchResult], systems: &Systems) -> Result<Option
         title,
         caption: format!(
             "Records a second that were acknowledged, by durability class, logarithmic; mark: median over blocks, whisker: \
-             95 % interval. The plans differ in nothing but the class. Plans {}; {} messages verified.",
+             95 % interval. One load on every rung. Plan {}; {} messages verified.",
             plans.join(", "),
             number::count(messages)
         ),
@@ -58,8 +59,8 @@ struct Rung<'a> {
 fn rungs(bench: &BenchResult) -> Vec<Rung<'_>> {
     let mut rungs = Vec::new();
     for row in bench.rows.iter().filter(|row| row.metric == METRIC) {
-        if let Some(verdict) = bench.verdicts.iter().find(|verdict| verdict.system == row.system) {
-            rungs.push(Rung { system: &row.system, class: &verdict.durability, row });
+        if let Some((system, class)) = row.system.split_once(", ") {
+            rungs.push(Rung { system, class, row });
         }
     }
     rungs
@@ -90,7 +91,7 @@ fn height(groups: &[Vec<&Rung>], width: f64) -> f64 {
     groups.iter().map(|group| GROUP_HEAD + group.len() as f64 * row_height(width)).sum::<f64>() + FOOT
 }
 
-fn draw(canvas: &mut Canvas, groups: &[Vec<&Rung>], ends: (f64, f64), systems: &Systems) -> Result<(), ReportError> {
+fn draw(canvas: &mut Canvas, groups: &[Vec<&Rung>], ends: (f64, f64)) -> Result<(), ReportError> {
     let is_narrow = canvas.is_narrow();
     let (left, right) = if is_narrow { (8.0, canvas.width - 8.0) } else { (230.0, canvas.width - 110.0) };
     let axis = Axis::new(Spread::Logarithmic, ends, (left, right));
@@ -102,11 +103,11 @@ fn draw(canvas: &mut Canvas, groups: &[Vec<&Rung>], ends: (f64, f64), systems: &
     }
     canvas.text(((left + right) / 2.0, bottom + 28.0), "records/s", HPos::Center, Paint::Muted, 11.5)?;
     let mut y = 0.0;
-    for group in groups {
+    for (index, group) in groups.iter().enumerate() {
         canvas.text((0.0, y + GROUP_HEAD / 2.0), group[0].system, HPos::Left, Paint::Ink, 13.0)?;
         y += GROUP_HEAD;
         for rung in group {
-            let series = systems.index(rung.system);
+            let series = index;
             let row = rung.row;
             let places = (axis.at(row.low), axis.at(row.value), axis.at(row.high));
             let written = number::si(row.value);
@@ -140,5 +141,5 @@ fn table(groups: &[Vec<&Rung>]) -> Table {
     )
 }
 
-const PREFIX: &str = "ladder-";
+const PREFIX: &str = "ladder";
 const METRIC: &str = "produce_records_per_second";

@@ -11,6 +11,7 @@ pub(crate) mod gains;
 pub(crate) mod ladder;
 mod lines;
 mod scale;
+pub(crate) mod search;
 pub(crate) mod series;
 pub(crate) mod spectrum;
 pub(crate) mod sweep;
@@ -94,7 +95,9 @@ impl Systems {
             let sweeps = bench.sweeps.iter().map(|sweep| &sweep.system);
             let timelines = bench.timelines.iter().map(|timeline| &timeline.system);
             let series = bench.series.iter().map(|series| &series.system);
-            for name in rows.chain(ratios).chain(spectra).chain(sweeps).chain(timelines).chain(series) {
+            let searches = bench.searches.iter().map(|search| &search.system);
+            let over_time = timelines.chain(series);
+            for name in rows.chain(ratios).chain(spectra).chain(sweeps).chain(over_time).chain(searches) {
                 if seen.insert(name.clone()) {
                     names.push(name.clone());
                 }
