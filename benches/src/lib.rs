@@ -21,6 +21,7 @@ pub mod omb;
 pub mod over_time;
 pub mod payload;
 pub mod plan;
+pub mod practice;
 pub mod prepare;
 pub mod raw;
 pub mod replay;

@@ -485,6 +485,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_plan_without_sections_parses_and_is_not_accepted() {
+        let empty = LoadPlan { name: "p".to_owned(), record_bytes: 100, ..LoadPlan::empty() };
+        assert!(empty.first_fault().unwrap().contains("[over_time]"));
+    }
+
+    #[test]
     fn every_built_in_plan_is_valid_and_bears_its_name() {
         for name in LoadPlan::built_in_names() {
             assert_eq!(LoadPlan::named(name).unwrap().name, name);

@@ -109,7 +109,8 @@ fn read_plan(arguments: &Arguments) -> Result<omb::Read, Failure> {
         omb::Read { plan, remarks: Vec::new(), driver: None }
     };
     if arguments.omb_result.is_some() && read.plan.over_time.is_none() {
-        let text = "--omb-result needs a load over time: a workload of OpenMessaging Benchmark, or a plan with [over_time]";
+        let text =
+            "--omb-result needs a load over time: a workload of OpenMessaging Benchmark, or a plan with [over_time]";
         return Err(Failure::Usage(text.to_owned()));
     }
     Ok(read)

@@ -73,7 +73,11 @@ pub(super) fn read(text: &str, path: &Path) -> Result<Read, PlanError> {
         acks: Acks::All,
         idempotence: true,
         flush: Flush::Os,
-        entropy_percent: if workload.use_randomized_payloads { (workload.random_bytes_ratio * 100.0).round() as u32 } else { 0 },
+        entropy_percent: if workload.use_randomized_payloads {
+            (workload.random_bytes_ratio * 100.0).round() as u32
+        } else {
+            0
+        },
         over_time: Some(load),
         ..LoadPlan::empty()
     };

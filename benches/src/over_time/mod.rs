@@ -73,7 +73,10 @@ impl OverTime {
             ((0.05..=60.0).contains(&self.window_seconds), "over_time.window_seconds is not in 0.05..=60"),
             (has_rate || self.backlog_bytes == 0, "over_time: a backlog needs a rate"),
             (builds <= 3_600.0, "over_time: at this rate the backlog takes more than an hour"),
-            (plan.record_bytes >= STAMPED_BYTES_MINIMUM, "over_time needs records of at least 64 bytes, which bear times"),
+            (
+                plan.record_bytes >= STAMPED_BYTES_MINIMUM,
+                "over_time needs records of at least 64 bytes, which bear times",
+            ),
             (
                 self.backlog_bytes <= self.bytes_maximum.saturating_mul(u64::from(self.subscriptions)),
                 "over_time: the backlog does not fit into bytes_maximum",
@@ -121,7 +124,14 @@ impl Session<'_> {
         NewRun { name: format!("{}-{number}", topic.name), run, subscriptions: load.subscriptions, ..topic }
     }
 
-    fn tell_over_time(&mut self, index: usize, load: &OverTime, times: Times, windows: &Windows, block: &OverTimeBlock) {
+    fn tell_over_time(
+        &mut self,
+        index: usize,
+        load: &OverTime,
+        times: Times,
+        windows: &Windows,
+        block: &OverTimeBlock,
+    ) {
         let name = self.systems[index].name.clone();
         self.note(index, &block.verification, block.unsettled, block.first_error.as_deref());
         if block.verification.verdict != VerdictKind::Valid {

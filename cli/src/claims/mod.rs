@@ -2,7 +2,9 @@
 //! data (`cli/claims/ledger.toml`); a verdict is computed from runs by the rules written there, and kept with them.
 
 mod experiments;
+mod practice;
 mod rule;
+mod simulated;
 
 use std::path::{Path, PathBuf};
 

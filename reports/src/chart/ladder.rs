@@ -27,8 +27,7 @@ pub(crate) fn chart(benches: &[BenchResult]) -> Result<Option<Chart>, ReportErro
         return Ok(None);
     };
     let title = title(&groups);
-    let (wide, narrow) =
-        both_widths(&title, |width| height(&groups, width), |canvas| draw(canvas, &groups, ends))?;
+    let (wide, narrow) = both_widths(&title, |width| height(&groups, width), |canvas| draw(canvas, &groups, ends))?;
     let messages: u64 = ladder.iter().flat_map(|bench| &bench.verdicts).map(|verdict| verdict.verified_messages).sum();
     let plans: Vec<&str> = ladder.iter().map(|bench| bench.plan.as_str()).collect();
     let rows: Vec<&MetricRow> = groups.iter().flatten().map(|rung| rung.row).collect();

@@ -45,7 +45,11 @@ fn chart(bench: &BenchResult, searches: &[&RateSearch], systems: &Systems) -> Re
         .filter_map(|search| Some((search, search.client_headroom?)))
         .map(|(search, ratio)| format!("{} {}", search.system, number::significant(ratio)))
         .collect();
-    let headroom = if headrooms.is_empty() { String::new() } else { format!(" Headroom of the client: {}.", headrooms.join(", ")) };
+    let headroom = if headrooms.is_empty() {
+        String::new()
+    } else {
+        format!(" Headroom of the client: {}.", headrooms.join(", "))
+    };
     Ok(Some(Chart {
         title,
         caption: format!(
@@ -77,7 +81,10 @@ fn title(searches: &[&RateSearch]) -> String {
         None => format!("{} no rate that was tried", search.system),
     };
     let (percentile, bound) = (name(searches[0].percentile), number::duration(searches[0].bound_ns as f64));
-    format!("Highest rate with {percentile} below {bound}: {}", searches.iter().map(said).collect::<Vec<_>>().join(", "))
+    format!(
+        "Highest rate with {percentile} below {bound}: {}",
+        searches.iter().map(said).collect::<Vec<_>>().join(", ")
+    )
 }
 
 fn draw(
@@ -105,7 +112,8 @@ fn draw(
         let series = systems.index(&search.system);
         let mut points: Vec<&SearchPoint> = search.points.iter().collect();
         points.sort_by(|a, b| a.offered_records_per_second.total_cmp(&b.offered_records_per_second));
-        let place = |point: &SearchPoint| Some((x.at(point.offered_records_per_second), y.at(point.latency_ns? as f64)));
+        let place =
+            |point: &SearchPoint| Some((x.at(point.offered_records_per_second), y.at(point.latency_ns? as f64)));
         let line: Vec<(f64, f64)> = points.iter().filter_map(|point| place(point)).collect();
         if line.len() > 1 {
             canvas.path(&line, Paint::Series(series), 1.5)?;

@@ -1,0 +1,117 @@
+//! Consumers of one queue compete: each message goes to one of them. Tried where a queue is a queue, on RabbitMQ; brokers
+//! that speak Kafka's protocol do it with share groups, which the client library here does not speak yet.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::block::{self, BATCH_RECORDS_MAXIMUM};
+use crate::driver::{self, Batching, LoadConsumer, NewRun, client_error};
+use crate::payload::{self, PayloadWriter, Stamp};
+use crate::plan::LoadPlan;
+use crate::{BenchError, SystemTarget};
+
+/// What the consumers got.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shared {
+    /// Messages acknowledged to the producer.
+    pub sent: u64,
+    /// Messages that no consumer got.
+    pub lost: u64,
+    /// Deliveries too many.
+    pub repeated: u64,
+    /// Consumers that got a tenth of an equal share or more.
+    pub busy: u32,
+}
+
+/// Produces into one queue while so many consumers read from it.
+pub fn run(target: &SystemTarget, consumers: u32) -> Result<Shared, BenchError> {
+    let plan = LoadPlan { name: "compete".to_owned(), record_bytes: RECORD_BYTES, ..LoadPlan::empty() };
+    let driver = driver::connect(target)?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let topic = block::new_run(&plan, target, 0, now.as_nanos() as u64, 1);
+    block::on_topic(&plan, driver.as_ref(), &topic, || {
+        let readers: Result<Vec<_>, BenchError> = (0..consumers).map(|_| driver.consumer(&plan, &topic)).collect();
+        let batching = Batching { linger_ms: 0, batch_bytes: 65_536, batch_records: BATCH_RECORDS_MAXIMUM };
+        let mut producer = driver.producer(&plan, &topic, batching, 0)?;
+        let seen: Mutex<Vec<u32>> = Mutex::new(vec![0; MESSAGES as usize]);
+        let (deliveries, over) = (AtomicU64::new(0), AtomicBool::new(false));
+        let (sent, shares) = std::thread::scope(|scope| {
+            let mut threads = Vec::new();
+            for reader in readers? {
+                let run = || read(reader, &topic, &seen, &deliveries, &over);
+                let thread = std::thread::Builder::new().name("consumer".to_owned()).spawn_scoped(scope, run);
+                threads.push(thread.map_err(|source| BenchError::Io { action: "start a consumer's thread", source })?);
+            }
+            let mut writer = PayloadWriter::new(topic.run, RECORD_BYTES);
+            let mut send = || {
+                for _ in 0..MESSAGES {
+                    let (sequence, now_ns) = (producer.next_sequence(0), topic.clock.now_ns());
+                    let stamp = Stamp { client: 0, queue: 0, sequence, intended_ns: now_ns, sent_ns: now_ns };
+                    producer.send(0, sequence, writer.write(stamp))?;
+                }
+                producer.settle()
+            };
+            let sent = send().map_err(client_error(target, "produce"));
+            wait_for(&deliveries, *sent.as_ref().unwrap_or(&0));
+            over.store(true, Ordering::SeqCst);
+            let shares: Result<Vec<u64>, BenchError> = threads
+                .into_iter()
+                .map(|thread| thread.join().map_err(|_| BenchError::Panicked { what: "consumer" }))
+                .collect();
+            Ok::<_, BenchError>((sent?, shares?))
+        })?;
+        let seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let tenth = sent / u64::from(consumers) / 10;
+        Ok(Shared {
+            sent,
+            lost: seen.iter().filter(|count| **count == 0).count() as u64 - (MESSAGES - sent),
+            repeated: seen.iter().map(|count| u64::from(count.saturating_sub(1))).sum(),
+            busy: shares.iter().filter(|share| **share >= tenth.max(1)).count() as u32,
+        })
+    })
+}
+
+/// Until as many deliveries were made, or none came for a while.
+fn wait_for(deliveries: &AtomicU64, sent: u64) {
+    let (mut last, mut since) = (0, Instant::now());
+    while last < sent && since.elapsed() < IDLE {
+        let now = deliveries.load(Ordering::SeqCst);
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // One more poll of each, so that a second delivery has its chance to come.
+    std::thread::sleep(Duration::from_millis(500));
+}
+
+fn read(
+    mut consumer: Box<dyn LoadConsumer>,
+    topic: &NewRun,
+    seen: &Mutex<Vec<u32>>,
+    deliveries: &AtomicU64,
+    over: &AtomicBool,
+) -> u64 {
+    let mut share = 0;
+    while !over.load(Ordering::SeqCst) {
+        let polled = consumer.poll(&mut |_, _, bytes| {
+            let Some(stamp) = payload::read(topic.run, RECORD_BYTES, bytes) else { return };
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(count) = seen.get_mut(stamp.sequence as usize) {
+                *count += 1;
+            }
+            share += 1;
+            deliveries.fetch_add(1, Ordering::SeqCst);
+        });
+        if let Err(error) = polled {
+            tracing::info!("a poll failed: {error}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    share
+}
+
+const RECORD_BYTES: usize = 128;
+const MESSAGES: u64 = 20_000;
+const IDLE: Duration = Duration::from_secs(10);
