@@ -1,6 +1,7 @@
 //! RabbitMQ through lapin: a queue of the plan is a durable queue of the broker, or one for each subscription behind a
-//! fan-out exchange; records are persistent and go through the default exchange else, publishers confirm, consumers acknowledge by hand. AMQP has no offsets: a delivery's place in
-//! its queue is counted, and a redelivery therefore shows as a duplicate. No automatic recovery: an outage is an error.
+//! fan-out exchange; records are persistent and go through the default exchange else, publishers confirm, consumers
+//! acknowledge by hand. AMQP has no offsets: a delivery's place in its queue is counted, and a redelivery therefore shows as a
+//! duplicate. No automatic recovery: an outage is an error.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

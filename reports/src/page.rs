@@ -76,6 +76,8 @@ struct Page {
     headline: String,
     headline_kind: &'static str,
     tiles: Vec<Tile>,
+    /// Whether the page says something of verified runs and bugs: one that only measures does not.
+    has_campaign: bool,
     scenarios: Vec<ScenarioRow>,
     bad_runs: Vec<BadRun>,
     bad_runs_hidden: u64,
@@ -155,6 +157,7 @@ impl Page {
             headline,
             headline_kind,
             tiles: tiles(input),
+            has_campaign: has_campaign(input),
             scenarios: tables::scenarios(&input.runs),
             bad_runs_hidden: not_valid.saturating_sub(bad_runs.len() as u64),
             bad_runs,
@@ -251,11 +254,35 @@ fn verdict_row(verdict: &SystemVerdict) -> VerdictRow {
     }
 }
 
+/// Whether anything was verified or a bug tried, or nothing was done at all, which is then said there.
+fn has_campaign(input: &ReportInput) -> bool {
+    input.summary.runs > 0 || !input.mutants.is_empty() || input.benches.is_empty()
+}
+
+/// What a page without a campaign comes to: the verdicts on what was measured.
+fn measured_headline(benches: &[BenchResult]) -> (String, &'static str) {
+    let verdicts = || benches.iter().flat_map(|bench| &bench.verdicts);
+    let count = |wanted: &str| verdicts().filter(|one| one.verdict == wanted).count() as u64;
+    let messages = number::count(verdicts().map(|one| one.verified_messages).sum());
+    match (count("invalid"), count("unknown"), verdicts().count()) {
+        (_, _, 0) => ("What was measured was not judged, so that its figures do not count.".to_owned(), "unknown"),
+        (0, 0, _) => (format!("Measured, and every message accounted for: {messages} were verified."), "valid"),
+        (0, open, _) => {
+            (format!("{open} of the measured could not be judged; {messages} messages were verified."), "unknown")
+        }
+        (bad, ..) => {
+            (format!("{bad} of the measured lost, repeated or changed messages; its figures do not count."), "invalid")
+        }
+    }
+}
+
 /// What the campaign came to, in a sentence, and the class that colours it.
 fn headline(input: &ReportInput) -> (String, &'static str) {
     let SummaryLine { runs, unknown, invalid, .. } = input.summary;
     let of_runs = format!("of {}", number::counted(runs, "run", "runs"));
-    if runs == 0 {
+    if !has_campaign(input) {
+        measured_headline(&input.benches)
+    } else if runs == 0 {
         ("No run was verified.".to_owned(), "unknown")
     } else if invalid > 0 {
         (format!("A guarantee was broken in {} {of_runs}.", number::count(invalid)), "invalid")

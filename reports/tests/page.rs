@@ -160,3 +160,17 @@ fn two_runs_are_compared_and_what_else_differs_is_told_first() {
     let machine = page.find("Not the same machine").expect("it is there");
     assert!(machine < page.find("<main>").expect("it is there"), "the machine stands behind the figures");
 }
+
+#[test]
+fn a_page_that_only_measures_says_what_its_verdicts_are() {
+    let benches = Fixture::full().build().benches;
+    let measured = page(&ReportInput { benches: benches.clone(), ..ReportInput::default() });
+    assert!(measured.contains("every message accounted for"), "the headline is another");
+    assert!(!measured.contains("No run was verified") && !measured.contains("href=\"#mutants\""));
+    let mut lost = benches;
+    lost[0].verdicts[1].verdict = "invalid".to_owned();
+    assert!(
+        page(&ReportInput { benches: lost, ..ReportInput::default() })
+            .contains("1 of the measured lost, repeated or changed")
+    );
+}

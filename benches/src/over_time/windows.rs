@@ -20,6 +20,7 @@ pub(crate) struct Windows {
     /// Windows of the warm-up and of a backlog's building end at their own border, so that none belongs to two phases.
     before: usize,
     measured_from_ns: u64,
+    end_ns: u64,
     width_ns: u64,
     shared: Arc<Shared>,
 }
@@ -67,6 +68,7 @@ impl Windows {
             clock,
             before,
             measured_from_ns: nanoseconds(measured_seconds),
+            end_ns: nanoseconds(end_seconds),
             width_ns: nanoseconds(width_seconds),
             shared: Arc::new(Shared { start_ns: OnceLock::new(), state: Mutex::new(state) }),
         }
@@ -115,8 +117,9 @@ impl Windows {
                 None => index as u64 * self.width_ns,
                 Some(after) => self.measured_from_ns + after as u64 * self.width_ns,
             };
-            let is_cut = index + 1 == self.before;
-            let width = seconds(if is_cut { self.measured_from_ns - from_ns } else { self.width_ns });
+            // The warm-up's last window and the very last may be cut off.
+            let border_ns = if index < self.before { self.measured_from_ns } else { self.end_ns };
+            let width = seconds(self.width_ns.min(border_ns - from_ns));
             waiting += window.acknowledged as i64 * i64::from(subscriptions) - window.consumed as i64;
             let summary = |timed: Timed| window.latencies[timed as usize].as_ref().and_then(latencies);
             points.push(SeriesPoint {
@@ -243,20 +246,20 @@ mod tests {
 
     #[test]
     fn events_fall_into_their_windows_and_totals_leave_the_warm_up_out() {
-        // Two windows of warm-up, of which the second is cut off at 1.5 s; then three of 1 s.
-        let windows = Windows::new(RunClock::start(), 1.5, 4.5, 1.0);
+        // Two windows of warm-up, of which the second is cut off at 1.5 s; then three, of which the last is cut off at 3.75 s.
+        let windows = Windows::new(RunClock::start(), 1.5, 3.75, 1.0);
         let at = |seconds: f64| nanoseconds(10.0 + seconds);
         windows.consumed(stamp(0), at(0.5));
         windows.start(at(0.0), 1.5);
-        for seconds in [0.5, 1.2, 1.6, 2.4, 2.6, 9.0] {
+        for seconds in [0.5, 1.2, 1.6, 2.4, 2.6, 3.6, 9.0] {
             windows.consumed(stamp(at(seconds - 0.1)), at(seconds));
         }
         windows.sent(at(1.7), at(1.9));
         let points = windows.points(1);
         let found: Vec<(f64, f64)> = points.iter().map(|point| (point.seconds, point.consumed_per_second)).collect();
-        assert_eq!(found, [(0.0, 1.0), (1.0, 2.0), (1.5, 2.0), (2.5, 1.0), (3.5, 0.0)]);
+        assert_eq!(found, [(0.0, 1.0), (1.0, 2.0), (1.5, 2.0), (2.5, 1.0), (3.5, 4.0)]);
         let [_, lag, end_to_end] = windows.totals();
-        assert_eq!((lag.1.len(), end_to_end.1.len()), (1, 3));
+        assert_eq!((lag.1.len(), end_to_end.1.len()), (1, 4));
         assert!((lag.1.max() as f64 / 2e8 - 1.0).abs() < 0.01, "{}", lag.1.max());
     }
 

@@ -106,19 +106,18 @@ fn draw(canvas: &mut Canvas, groups: &[Vec<&Rung>], ends: (f64, f64)) -> Result<
         canvas.text((0.0, y + GROUP_HEAD / 2.0), group[0].system, HPos::Left, Paint::Ink, 13.0)?;
         y += GROUP_HEAD;
         for rung in group {
-            let series = index;
             let row = rung.row;
             let places = (axis.at(row.low), axis.at(row.value), axis.at(row.high));
             let written = number::si(row.value);
             if is_narrow {
                 canvas.text((8.0, y + 10.0), short(rung.class), HPos::Left, Paint::Muted, 11.5)?;
                 canvas.text((canvas.width - 8.0, y + 10.0), &written, HPos::Right, Paint::Ink, 11.5)?;
-                canvas.whisker(places, y + 28.0, series, true)?;
+                canvas.whisker(places, y + 28.0, index, true)?;
             } else {
                 let middle = y + row_height(canvas.width) / 2.0;
                 canvas.text((16.0, middle), short(rung.class), HPos::Left, Paint::Muted, 12.0)?;
                 canvas.text((canvas.width, middle), &written, HPos::Right, Paint::Ink, 12.0)?;
-                canvas.whisker(places, middle, series, true)?;
+                canvas.whisker(places, middle, index, true)?;
             }
             y += row_height(canvas.width);
         }
