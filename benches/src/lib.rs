@@ -3,6 +3,7 @@
 //! Not here: statistics and process accounting (the harness), charts (reports), any code of the reference broker.
 
 mod amqp;
+pub mod amqp_judge;
 mod assemble;
 pub mod availability;
 pub mod backlog;

@@ -1,4 +1,5 @@
-//! `mqassay broker`: the reference broker as a server. There is no way here to give it a deliberate bug.
+//! `mqassay broker`: the reference broker as a server. There is no way here to give it a deliberate bug, but in a build with
+//! the feature `mutants`, which only replays of mutants on real processes want (`real_replay`).
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -6,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use mqassay_broker::core::config::{Advertised, KEYS, NodeConfig};
+use mqassay_broker::mutant::Mutant;
 use mqassay_broker::real;
 
 use crate::arguments::setting;
@@ -43,6 +45,21 @@ pub(crate) struct Arguments {
     /// Any other setting; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
+    /// A deliberate bug
+    #[cfg(feature = "mutants")]
+    #[arg(long, value_name = "NAME", hide = true)]
+    mutant: Option<String>,
+}
+
+#[cfg(feature = "mutants")]
+fn mutant(arguments: &Arguments) -> Result<Option<Mutant>, Failure> {
+    let named = |name: &String| mqassay_scenarios::runner::mutant_named(name).map_err(Failure::usage);
+    arguments.mutant.as_ref().map(named).transpose()
+}
+
+#[cfg(not(feature = "mutants"))]
+fn mutant(_: &Arguments) -> Result<Option<Mutant>, Failure> {
+    Ok(None)
 }
 
 /// The settings that `--set` takes, with their defaults.
@@ -83,7 +100,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
         }
         config.advertised.get_or_insert(Advertised { host: own.host, port: own.port });
     }
-    real::run_broker_until_signal(config, &arguments.data, |address| {
+    real::run_broker_until_signal(config, &arguments.data, mutant(arguments)?, |address| {
         // Whoever started the broker may not want to hear of it; it serves all the same.
         let _ = writeln!(std::io::stdout().lock(), "listening on {address}");
     })

@@ -5,7 +5,7 @@ use std::io::{BufReader, stdin, stdout};
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use mqassay_harness::process::disk;
+use mqassay_harness::process::disk::{self, Metadata};
 
 use crate::exit::{Exit, Failure};
 use crate::progress::tell;
@@ -38,6 +38,27 @@ struct Mount {
     /// Size of the disk
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
     capacity_bytes: u64,
+    /// When names of files become durable
+    #[arg(long, value_enum, default_value_t = MetadataName::Posix)]
+    metadata: MetadataName,
+}
+
+/// When changes of names become durable on a disk that forgets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum MetadataName {
+    /// When their directory is synced, each by itself: all that POSIX promises
+    Posix,
+    /// In order, with the sync of any file and every five seconds, as journals of ext4 and XFS commit them
+    Journal,
+}
+
+impl From<MetadataName> for Metadata {
+    fn from(name: MetadataName) -> Metadata {
+        match name {
+            MetadataName::Posix => Metadata::Posix,
+            MetadataName::Journal => Metadata::Journal,
+        }
+    }
 }
 
 /// Performs the action.
@@ -48,7 +69,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
                 return Err(Failure::Undone(anyhow::anyhow!("a disk that forgets cannot be mounted here: {what}")));
             }
             let folder = std::path::absolute(&mount.folder).map_err(Failure::undone)?;
-            disk::serve(&folder, mount.capacity_bytes, BufReader::new(stdin()), stdout()).map_err(Failure::undone)?;
+            let (capacity_bytes, metadata) = (mount.capacity_bytes, mount.metadata.into());
+            disk::serve(&folder, capacity_bytes, metadata, BufReader::new(stdin()), stdout())
+                .map_err(Failure::undone)?;
         }
         Action::Clean => {
             for folder in disk::unmount_stale() {

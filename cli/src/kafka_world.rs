@@ -3,11 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use mqassay_harness::history::Mark;
 use mqassay_harness::plan::{Plan, Role};
 use mqassay_harness::process::disk::ForgettingDisk;
-use mqassay_harness::process::world::{Disks, Node, ProcessWorld, Ran, SystemNode};
-use mqassay_harness::systems::{self, Options, Running, SystemError};
+use mqassay_harness::process::world::namespaces::Namespaces;
+use mqassay_harness::process::world::{Node, ProcessWorld, Ran, SystemNode};
+use mqassay_harness::systems::{self, Host, Options, Running, SystemError};
 
 use crate::exit::Failure;
 use crate::process_world::{Ground, on_disk};
@@ -25,7 +28,18 @@ pub(crate) enum Settings {
 #[derive(Debug)]
 pub(crate) struct Kafka {
     ground: Ground,
-    up: Option<(Running, Options)>,
+    up: Option<Up>,
+}
+
+/// A cluster that is up, with what it stands on.
+#[derive(Debug)]
+struct Up {
+    running: Running,
+    options: Options,
+    settings: Settings,
+    /// The nodes' disks, where they have their own; they are away during a run.
+    disks: Vec<Option<ForgettingDisk>>,
+    namespaces: Option<Arc<Namespaces>>,
 }
 
 impl Kafka {
@@ -34,71 +48,74 @@ impl Kafka {
         Kafka { ground, up: None }
     }
 
-    /// Runs a plan.
+    /// The version of the cluster that runs.
+    pub(crate) fn version(&self) -> &str {
+        self.up.as_ref().map_or("", |up| &up.running.version)
+    }
+
+    /// Runs a plan. The cluster stays for the next one, unless it did not recover.
     pub(crate) fn run(&mut self, plan: &Plan, settings: Settings) -> Result<Ran, Failure> {
-        let disks = self.mount(plan.world.nodes)?;
-        let (running, options) = self.ensure(plan.world.nodes, settings)?;
-        let nodes = SystemNode::of(&running, &options).map_err(Failure::undone)?;
-        let addresses: Vec<SocketAddr> = nodes.iter().map(Node::address).collect();
-        let (plan, disks_are) = (translated(plan, settings), self.ground.disks);
-        let world = ProcessWorld::prepare_on(&plan, addresses, disks_are).map_err(Failure::undone)?;
-        let world = world.interrupted_by(self.ground.interrupted.clone());
-        let nodes = nodes.into_iter().zip(disks).map(|(node, disk)| on_disk(Box::new(node), disk)).collect();
-        let (ran, nodes) = world.run(nodes).map_err(Failure::undone)?;
-        if self.ground.disks == Disks::Forgetting {
-            // The next run's disks are new, and so is its cluster; this one ends before its disks do.
-            self.end_processes();
-            drop(nodes);
+        let ran = self.run_once(plan, settings);
+        let has_recovered =
+            |ran: &Ran| matches!(ran.history.marks.last(), Some(Mark::LivenessEnded { reached: true, .. }));
+        if !ran.as_ref().is_ok_and(has_recovered) {
+            self.take_down();
         }
+        ran
+    }
+
+    fn run_once(&mut self, plan: &Plan, settings: Settings) -> Result<Ran, Failure> {
+        self.ensure(plan.world.nodes, settings)?;
+        let disks = self.ground.disks;
+        let Some(up) = &mut self.up else { return Err(Failure::undone(SystemError::NotRunning { name: NAME.into() })) };
+        let nodes = SystemNode::of(&up.running, &up.options).map_err(Failure::undone)?;
+        let addresses: Vec<SocketAddr> = nodes.iter().map(Node::address).collect();
+        let world = ProcessWorld::prepare_on(&translated(plan, settings), addresses, disks, up.namespaces.clone());
+        let world = world.map_err(Failure::undone)?.interrupted_by(self.ground.interrupted.clone());
+        let nodes = nodes.into_iter().zip(up.disks.drain(..)).map(|(node, disk)| on_disk(Box::new(node), disk));
+        let ran = world.run(nodes.collect());
+        let (ran, nodes) = ran.map_err(Failure::undone)?;
+        up.disks = nodes.into_iter().map(|node| node.into_disk()).collect();
         Ok(ran)
     }
 
-    /// The nodes' disks, where they have their own: mounted before Kafka formats its storage on them.
-    fn mount(&mut self, nodes: u32) -> Result<Vec<Option<ForgettingDisk>>, Failure> {
-        if self.ground.disks == Disks::Own {
-            return Ok((0..nodes).map(|_| None).collect());
+    /// The cluster with so many nodes, as it is now: nodes that were killed have other processes.
+    fn ensure(&mut self, nodes: u32, settings: Settings) -> Result<(), Failure> {
+        if let Some(up) = &mut self.up
+            && (up.running.nodes(), up.settings) == (nodes, settings)
+        {
+            up.running = systems::wait(NAME, &up.options).map_err(Failure::undone)?;
+            return Ok(());
         }
         self.take_down();
-        let data = home().map_err(Failure::undone)?.home.join(NAME).join("data");
-        (1..=nodes).map(|node| self.ground.mount(&data.join(format!("node-{node}")))).collect()
-    }
-
-    fn end_processes(&mut self) {
-        if let Some((_, options)) = &self.up
-            && let Err(error) = systems::down(NAME, &Options { keep_data: true, ..options.clone() })
-        {
-            eprintln!("mqassay: Kafka may be left behind: {error}");
-        }
-    }
-
-    /// The cluster with so many nodes, as it is now: nodes that were killed have other processes.
-    fn ensure(&mut self, nodes: u32, settings: Settings) -> Result<(Running, Options), Failure> {
-        if let Some((running, options)) = &self.up
-            && running.nodes() == nodes
-            && self.ground.disks == Disks::Own
-        {
-            let running = systems::wait(NAME, options).map_err(Failure::undone)?;
-            return Ok((running, options.clone()));
-        }
-        if self.ground.disks == Disks::Own {
-            self.take_down();
-        }
         let mut options = home().map_err(Failure::undone)?;
         options.nodes = nodes;
         options.heap = Some("512m".to_owned());
         options.settings = broker_settings(nodes, settings);
+        let namespaces = self.ground.namespaces(nodes)?;
+        if let Some(namespaces) = &namespaces {
+            let host = |node| Host { address: namespaces.address(node).to_string(), enter: namespaces.enter(node) };
+            options.hosts = (0..nodes).map(host).collect();
+        }
+        // Mounted before Kafka formats its storage on them.
+        let data = options.home.join(NAME).join("data");
+        let mount = |node| self.ground.mount(&data.join(format!("node-{node}")));
+        let disks = (1..=nodes).map(mount).collect::<Result<_, _>>()?;
         let running = systems::up(NAME, &options).map_err(Failure::undone)?;
-        self.up = Some((running.clone(), options.clone()));
-        Ok((running, options))
+        self.up = Some(Up { running, options, settings, disks, namespaces });
+        Ok(())
     }
 
+    /// Its processes end before their disks do, and the folder goes after both.
     fn take_down(&mut self) {
-        let Some((_, options)) = self.up.take() else { return };
+        let Some(Up { options, disks, .. }) = self.up.take() else { return };
+        if let Err(error) = systems::down(NAME, &Options { keep_data: true, ..options.clone() }) {
+            eprintln!("mqassay: Kafka may be left behind: {error}");
+        }
+        drop(disks);
         match systems::down(NAME, &options) {
-            // Its processes were ended before, and only its data were left.
-            Err(SystemError::NotRunning { .. }) if self.ground.disks == Disks::Forgetting => {}
-            Err(error) => eprintln!("mqassay: Kafka may be left behind: {error}"),
-            Ok(_) => {}
+            Ok(_) | Err(SystemError::NotRunning { .. }) => {}
+            Err(error) => eprintln!("mqassay: Kafka's data may be left behind: {error}"),
         }
     }
 }
@@ -109,8 +126,8 @@ impl Drop for Kafka {
     }
 }
 
-/// Where this world's Kafka is, beside one that the user may have up.
-fn home() -> Result<Options, SystemError> {
+/// Where this world's systems are, beside those that the user may have up.
+pub(crate) fn home() -> Result<Options, SystemError> {
     let mut options = Options::from_environment()?;
     options.home = options.home.join("process-world");
     Ok(options)

@@ -15,8 +15,9 @@ use mqassay_harness::artifact::{RunLine, RunRecord, SummaryLine, VerdictKind, re
 use mqassay_harness::check;
 use mqassay_harness::plan::{Fault, FaultAction, Plan};
 use mqassay_harness::process::ProcessOptions;
-use mqassay_harness::process::disk::{self, ForgettingDisk};
+use mqassay_harness::process::disk::{self, ForgettingDisk, Metadata};
 use mqassay_harness::process::signals::on_first_signal;
+use mqassay_harness::process::world::namespaces::{self, Namespaces};
 use mqassay_harness::process::world::{Disks, Node, OnForgettingDisk, Outage, ProcessWorld, Ran, ReferenceNode};
 use mqassay_scenarios::campaign::{self, Keep, Options, fingerprint};
 
@@ -55,13 +56,25 @@ pub(crate) enum DiskName {
     Own,
     /// A file system in user space that forgets what is unsynced when its power is lost; needs root and /dev/fuse
     Forgetting,
+    /// The same, but for its names: committed in order and with any sync, as journals of ext4 and XFS do
+    ForgettingJournal,
+}
+
+/// How the nodes reach each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum NetworkName {
+    /// Over loopback, through forwarding proxies where the system can be told other addresses of its nodes
+    Proxies,
+    /// Each in a network namespace of its own, links cut with nftables; needs root, iproute2 and nftables, else proxies
+    Namespaces,
 }
 
 impl From<DiskName> for Disks {
     fn from(name: DiskName) -> Disks {
         match name {
             DiskName::Own => Disks::Own,
-            DiskName::Forgetting => Disks::Forgetting,
+            DiskName::Forgetting => Disks::Forgetting(Metadata::Posix),
+            DiskName::ForgettingJournal => Disks::Forgetting(Metadata::Journal),
         }
     }
 }
@@ -76,14 +89,14 @@ pub(crate) struct Telling<'a> {
 pub(crate) fn run(
     options: &Options,
     system: SystemName,
-    disk: DiskName,
+    (disk, network): (DiskName, NetworkName),
     telling: &Telling<'_>,
 ) -> Result<Exit, Failure> {
     if options.mutant.is_some() {
         let why = "a server has no way to be given a deliberate bug; mutants live in the simulated world";
         return Err(Failure::Usage(format!("--mutant does not go with --world process: {why}")));
     }
-    let mut stand = Stand::prepare(disk.into())?;
+    let mut stand = Stand::prepare(disk.into(), network)?;
     let mut summary = SummaryLine { summary: true, ..SummaryLine::default() };
     let mut lines = Vec::new();
     let mut progress = Progress::new("verify", campaign::total(options));
@@ -94,7 +107,8 @@ pub(crate) fn run(
         let began = Instant::now();
         let ran = stand.run(&plan, system)?;
         left_out.extend(&ran.left_out);
-        is_half_cut |= system != SystemName::Reference && ran.plan.faults.iter().any(is_partition);
+        is_half_cut |=
+            system != SystemName::Reference && !stand.has_real_links() && ran.plan.faults.iter().any(is_partition);
         outages.extend(ran.outages.iter().cloned());
         let record = judged(options, &ran, began)?;
         if telling.json {
@@ -144,9 +158,29 @@ pub(crate) struct Stand {
 
 impl Stand {
     /// Nothing runs yet.
-    pub(crate) fn prepare(disks: Disks) -> Result<Stand, Failure> {
-        let ground = Ground::prepare(disks)?;
+    pub(crate) fn prepare(disks: Disks, network: NetworkName) -> Result<Stand, Failure> {
+        let ground = Ground::prepare(disks, network)?;
         Ok(Stand { kafka: Kafka::new(ground.clone()), ground })
+    }
+
+    /// From now on a sync of the reference broker's disks takes as long as the plan says.
+    pub(crate) fn plan_syncs(&mut self) {
+        self.ground.has_planned_syncs = true;
+    }
+
+    /// What the runs stand on.
+    pub(crate) fn ground(&self) -> &Ground {
+        &self.ground
+    }
+
+    /// The version of the Kafka that runs, empty where none does.
+    pub(crate) fn kafka_version(&self) -> &str {
+        self.kafka.version()
+    }
+
+    /// Whether every link among nodes can be cut, whatever the system.
+    pub(crate) fn has_real_links(&self) -> bool {
+        self.ground.network == NetworkName::Namespaces
     }
 
     /// Runs a plan.
@@ -166,16 +200,19 @@ impl Stand {
 #[derive(Debug, Clone)]
 pub(crate) struct Ground {
     pub(crate) disks: Disks,
+    network: NetworkName,
+    /// Whether a sync takes as long as the plan says.
+    has_planned_syncs: bool,
     pub(crate) program: PathBuf,
     pub(crate) interrupted: Arc<AtomicBool>,
 }
 
 impl Ground {
     /// Cleans up what a crash left, and sees to it that Ctrl-C and SIGTERM end a run as any other.
-    pub(crate) fn prepare(disks: Disks) -> Result<Ground, Failure> {
+    pub(crate) fn prepare(disks: Disks, mut network: NetworkName) -> Result<Ground, Failure> {
         let program = std::env::current_exe().map_err(Failure::undone)?;
         let interrupted = Arc::<AtomicBool>::default();
-        if disks == Disks::Forgetting {
+        if disks.can_forget() {
             if let Some(what) = disk::missing() {
                 return Err(Failure::Undone(anyhow::anyhow!("a disk that forgets cannot be mounted here: {what}")));
             }
@@ -183,17 +220,31 @@ impl Ground {
                 eprintln!("mqassay: unmounted {}, which an earlier run left", folder.display());
             }
         }
+        if let Some(what) = namespaces::missing().filter(|_| network == NetworkName::Namespaces) {
+            eprintln!("mqassay: no network namespaces here ({what}); links are cut by forwarding proxies");
+            network = NetworkName::Proxies;
+        }
         let flag = interrupted.clone();
         on_first_signal(move |_| flag.store(true, Ordering::SeqCst)).map_err(Failure::undone)?;
-        Ok(Ground { disks, program, interrupted })
+        Ok(Ground { disks, network, has_planned_syncs: false, program, interrupted })
+    }
+
+    /// Namespaces for so many nodes, where the nodes have them.
+    pub(crate) fn namespaces(&self, nodes: u32) -> Result<Option<Arc<Namespaces>>, Failure> {
+        match self.network {
+            NetworkName::Namespaces if nodes > 1 => {
+                Ok(Some(Arc::new(Namespaces::make(nodes).map_err(Failure::undone)?)))
+            }
+            NetworkName::Namespaces | NetworkName::Proxies => Ok(None),
+        }
     }
 
     /// A disk mounted on the folder, where runs have disks that forget.
     pub(crate) fn mount(&self, folder: &Path) -> Result<Option<ForgettingDisk>, Failure> {
         match self.disks {
             Disks::Own => Ok(None),
-            Disks::Forgetting => {
-                ForgettingDisk::mount(&self.program, folder, DISK_BYTES).map(Some).map_err(Failure::undone)
+            Disks::Forgetting(metadata) => {
+                ForgettingDisk::mount(&self.program, folder, DISK_BYTES, metadata).map(Some).map_err(Failure::undone)
             }
         }
     }
@@ -217,9 +268,19 @@ fn told(line: &RunLine) -> String {
 
 /// Nodes of the reference broker, each a process of its own with its data below `scratch`.
 fn on_reference(plan: &Plan, scratch: &Path, ground: &Ground) -> Result<Ran, Failure> {
-    let addresses = free_addresses(plan.world.nodes).map_err(Failure::undone)?;
-    let world = ProcessWorld::prepare_on(plan, addresses.clone(), ground.disks).map_err(Failure::undone)?;
+    let namespaces = ground.namespaces(plan.world.nodes)?;
+    let addresses = match &namespaces {
+        // Nothing else listens at such an address.
+        Some(namespaces) => {
+            let at = |node| SocketAddr::from((namespaces.address(node), NAMESPACE_PORT));
+            (0..plan.world.nodes).map(at).collect()
+        }
+        None => free_addresses(plan.world.nodes).map_err(Failure::undone)?,
+    };
+    let world = ProcessWorld::prepare_on(plan, addresses.clone(), ground.disks, namespaces.clone());
+    let world = world.map_err(Failure::undone)?;
     let world = world.interrupted_by(ground.interrupted.clone());
+    let world = if ground.has_planned_syncs { world.with_planned_syncs() } else { world };
     let config = NodeConfig::tiny().with_settings(&plan.settings).map_err(Failure::usage)?;
     let mut nodes: Vec<Box<dyn Node>> = Vec::new();
     for (index, address) in addresses.iter().enumerate() {
@@ -234,11 +295,22 @@ fn on_reference(plan: &Plan, scratch: &Path, ground: &Ground) -> Result<Ran, Fai
             arguments.extend(["--node".into(), index.to_string().into(), "--cluster".into(), peers.join(",").into()]);
             arguments.extend(["--set".into(), format!("advertised={address}").into()]);
         }
+        // Only a build with the feature `mutants` knows the word; `real_replay` sees to it that this is one.
+        if let Some(mutant) = &plan.mutant {
+            arguments.extend(["--mutant".into(), mutant.into()]);
+        }
         for (name, value) in settings_of(&config) {
             arguments.push("--set".into());
             arguments.push(format!("{name}={value}").into());
         }
-        let options = ProcessOptions { program: ground.program.clone(), arguments, ready_timeout: READY };
+        let mut program = ground.program.clone();
+        if let Some(namespaces) = &namespaces {
+            let mut words = namespaces.enter(index as u32).into_iter().map(OsString::from);
+            let entering = words.next().map(PathBuf::from).unwrap_or_default();
+            arguments = words.chain([program.into_os_string()]).chain(arguments).collect();
+            program = entering;
+        }
+        let options = ProcessOptions { program, arguments, ready_timeout: READY };
         let mut node = on_disk(Box::new(ReferenceNode::new(options, *address)), disk);
         node.start().map_err(Failure::undone)?;
         nodes.push(node);
@@ -306,6 +378,8 @@ pub(crate) fn judged(options: &Options, ran: &Ran, began: Instant) -> Result<Run
 
 /// Why the links among the nodes of an external system stay.
 const HALF_CUT: &str = "its nodes advertise one address to all, so that no proxy can stand between two of them";
+/// Where nodes listen that have an address of their own.
+const NAMESPACE_PORT: u16 = 9_092;
 /// Size of each node's disk, where it has one of its own.
 const DISK_BYTES: u64 = 1 << 30;
 /// How long a node may take until it listens.

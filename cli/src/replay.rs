@@ -7,7 +7,9 @@ use mqassay_harness::plan::Plan;
 use mqassay_scenarios::runner::{self, Record, RunError};
 
 use crate::exit::{Exit, Failure};
+use crate::process_world::WorldName;
 use crate::progress::tell;
+use crate::real_replay;
 use crate::results::json_line;
 use crate::verify;
 
@@ -16,6 +18,15 @@ use crate::verify;
 pub(crate) struct Arguments {
     /// The plan's file, JSON or TOML
     plan: PathBuf,
+    /// Where: in the simulated world, exactly, or on real processes with disks that forget, several times
+    #[arg(long, value_enum, default_value_t = WorldName::Simulated)]
+    world: WorldName,
+    /// On processes: how often
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    runs: u64,
+    /// On processes: the window around their times in which the runs let the faults strike, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 400, value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    window_ms: u64,
     /// One JSON line on standard output
     #[arg(long)]
     json: bool,
@@ -25,6 +36,9 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     let path = arguments.plan.display().to_string();
     let plan = folder::read_plan(&arguments.plan).map_err(Failure::usage)?;
+    if arguments.world == WorldName::Process {
+        return real_replay::run(&plan, arguments.runs, arguments.window_ms, arguments.json);
+    }
     let recorded = recorded_events(&arguments.plan, &plan)?;
     let record = if recorded.is_some() { Record::Events } else { Record::HashOnly };
     let mut run = runner::run_plan(&plan, record).map_err(|error| match error {

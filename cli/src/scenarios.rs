@@ -47,7 +47,7 @@ struct MatrixArguments {
 
 /// A cell of a loss matrix, for programs.
 #[derive(Debug, Serialize)]
-pub(crate) struct CellLine<'a> {
+struct CellLine<'a> {
     acks: &'a str,
     min_insync: u32,
     flush: &'a str,
@@ -131,7 +131,7 @@ fn settings_of(cell: &Cell) -> String {
     )
 }
 
-pub(crate) fn cell_line(cell: &Cell) -> CellLine<'_> {
+fn cell_line(cell: &Cell) -> CellLine<'_> {
     CellLine {
         acks: loss_matrix::acks_name(cell.durability.acks),
         min_insync: cell.durability.min_insync,

@@ -1,15 +1,18 @@
 //! `mqassay systems`: external systems up, looked at, killed and started again, and down.
 
+use std::io::{BufReader, stdin, stdout};
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use mqassay_benches::{QueueType, amqp_judge};
+use mqassay_harness::process::leftovers;
 use mqassay_harness::systems::{self, Options, Running, SystemError};
 
 use crate::arguments::{setting, settings};
 use crate::exit::{Exit, Failure};
 use crate::progress::tell;
 use crate::results::json_line;
-use crate::system_matrix;
+use crate::{kafka_world, system_bugs, system_matrix};
 
 /// Arguments of `mqassay systems`.
 #[derive(Debug, clap::Args)]
@@ -30,8 +33,37 @@ enum Action {
     Kill(Process),
     /// Find by runs on real processes which settings of durability lose acknowledged records under which faults
     Matrix(system_matrix::Arguments),
+    /// Published bugs of real brokers, found again on old releases and looked for on new ones
+    Bugs(system_bugs::Arguments),
+    /// List what runs on real processes have left behind: mounts, network namespaces, processes; anything makes it fail
+    Leftovers(Leftovers),
+    /// Speak for the judge's clients to RabbitMQ: the driver that `matrix` starts (harness/docs/driver.md)
+    #[command(hide = true)]
+    JudgeDriver(JudgeDriver),
     /// Start a killed process again on its data, and wait until the system answers
     Restart(Process),
+}
+
+#[derive(Debug, clap::Args)]
+struct Leftovers {
+    /// Take it away
+    #[arg(long)]
+    remove: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct JudgeDriver {
+    /// Where RabbitMQ listens, host and port
+    address: String,
+    /// The type of the queues that are made
+    #[arg(long, value_enum, default_value_t = QueueTypeName::Classic)]
+    queue_type: QueueTypeName,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum QueueTypeName {
+    Classic,
+    Quorum,
 }
 
 #[derive(Debug, clap::Args)]
@@ -114,6 +146,29 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
             each(&down.named, &names_or_all(&down.named, &options), &options, systems::down, "is down")
         }
         Action::Matrix(matrix) => system_matrix::run(matrix),
+        Action::Bugs(bugs) => system_bugs::run(bugs),
+        Action::Leftovers(which) => {
+            let found = if which.remove { leftovers::remove() } else { leftovers::find() };
+            let options = kafka_world::home().map_err(Failure::usage)?;
+            let mut systems = systems::recorded(&options);
+            if which.remove {
+                systems.retain(|name| systems::down(name, &options).is_err());
+            }
+            let verb = if which.remove { "removed" } else { "left" };
+            found.iter().for_each(|leftover| tell(&format!("{verb}: {leftover}")));
+            systems.iter().for_each(|name| tell(&format!("left: {name} in {}", options.home.display())));
+            let is_clean = systems.is_empty() && (which.remove || found.is_empty());
+            Ok(if is_clean { Exit::Valid } else { Exit::Violation })
+        }
+        Action::JudgeDriver(driver) => {
+            let queue_type = match driver.queue_type {
+                QueueTypeName::Classic => QueueType::Classic,
+                QueueTypeName::Quorum => QueueType::Quorum,
+            };
+            amqp_judge::serve(&driver.address, queue_type, BufReader::new(stdin()), stdout())
+                .map_err(Failure::undone)?;
+            Ok(Exit::Valid)
+        }
         Action::Kill(process) => {
             let options = options(&process.place)?;
             systems::kill(&process.name, &process.process, &options).map_err(failure)?;

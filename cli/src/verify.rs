@@ -18,7 +18,7 @@ use crate::exit::{Exit, Failure};
 use crate::external;
 use crate::journal::Journal;
 use crate::junit;
-use crate::process_world::{self, DiskName, SystemName, Telling, WorldName};
+use crate::process_world::{self, DiskName, NetworkName, SystemName, Telling, WorldName};
 use crate::progress::{Progress, tell};
 use crate::results::{Results, json_line};
 
@@ -40,6 +40,9 @@ pub(crate) struct Arguments {
     /// What the nodes' data lie on, where the world is one of processes
     #[arg(long, value_enum, default_value_t = DiskName::Own)]
     disk: DiskName,
+    /// How the nodes reach each other, where the world is one of processes
+    #[arg(long, value_enum, default_value_t = NetworkName::Proxies)]
+    network: NetworkName,
     /// All scenarios on each seed
     #[arg(long)]
     each: bool,
@@ -103,8 +106,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     if arguments.world == WorldName::Process {
         return on_processes(arguments, &options);
     }
-    if arguments.disk != DiskName::Own {
-        return Err(Failure::Usage("--disk goes with --world process; the simulated world has its own disks".into()));
+    if arguments.disk != DiskName::Own || arguments.network != NetworkName::Proxies {
+        let why = "the simulated world has its own disks and network";
+        return Err(Failure::Usage(format!("--disk and --network go with --world process; {why}")));
     }
     if let Some(driver) = &arguments.external.driver {
         return external::run(&arguments.external, driver, &options, arguments.json);
@@ -165,7 +169,7 @@ fn on_processes(arguments: &Arguments, options: &Options) -> Result<Exit, Failur
         return Err(Failure::Usage(format!("{flag} goes with the simulated world only; leave it out")));
     }
     let telling = Telling { json: arguments.json, junit: arguments.junit.as_deref() };
-    process_world::run(options, arguments.system, arguments.disk, &telling)
+    process_world::run(options, arguments.system, (arguments.disk, arguments.network), &telling)
 }
 
 /// The campaign's journal; the runs in it are taken over where the campaign goes on.

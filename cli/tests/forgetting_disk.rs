@@ -17,7 +17,7 @@ use mqassay_harness::plan::DiskOperation;
 use mqassay_harness::plan::sample::sample;
 use mqassay_harness::plan::scenario::Scenario;
 use mqassay_harness::process::ProcessOptions;
-use mqassay_harness::process::disk::{Answer, Command, ForgettingDisk, missing, unmount_stale};
+use mqassay_harness::process::disk::{Answer, Command, ForgettingDisk, Metadata, missing, unmount_stale};
 use mqassay_harness::process::world::{Disks, Node, OnForgettingDisk, ProcessWorld, Ran, ReferenceNode};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_mqassay");
@@ -32,7 +32,7 @@ fn can_mount() -> bool {
 }
 
 fn mount(folder: &Path) -> ForgettingDisk {
-    ForgettingDisk::mount(Path::new(PROGRAM), folder, CAPACITY).unwrap()
+    ForgettingDisk::mount(Path::new(PROGRAM), folder, CAPACITY, Metadata::Posix).unwrap()
 }
 
 fn is_mounted(folder: &Path) -> bool {
@@ -153,7 +153,7 @@ fn run(flush: &str, seed: u64) -> Ran {
     let plan = sample(&Scenario::parse("power", &SCENARIO.replace("FLUSH", flush)).unwrap(), seed, None);
     let folder = tempfile::tempdir().unwrap();
     let address: SocketAddr = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-    let world = ProcessWorld::prepare_on(&plan, vec![address], Disks::Forgetting).unwrap();
+    let world = ProcessWorld::prepare_on(&plan, vec![address], Disks::Forgetting(Metadata::Posix), None).unwrap();
     let disk = mount(folder.path());
     let mut arguments: Vec<OsString> = ["broker", "--flush", flush, "--data"].iter().map(OsString::from).collect();
     arguments.push(folder.path().join("data").into());

@@ -52,12 +52,13 @@ pub(crate) fn environment() -> Result<Environment<'static>, ReportError> {
     Ok(environment)
 }
 
-const TEMPLATES: [(&str, &str); 9] = [
+const TEMPLATES: [(&str, &str); 10] = [
     ("claims.html", include_str!("templates/claims.html")),
     ("comparison.html", include_str!("templates/comparison.html")),
     ("figure.html", include_str!("templates/figure.html")),
     ("explain.html", include_str!("templates/explain.html")),
     ("explain.css", include_str!("templates/explain.css")),
+    ("loss.html", include_str!("templates/loss.html")),
     ("page.html", include_str!("templates/page.html")),
     ("verdict.html", include_str!("templates/verdict.html")),
     ("bench.html", include_str!("templates/bench.html")),

@@ -41,7 +41,7 @@ pub struct Column {
 }
 
 /// The columns.
-pub const COLUMNS: [Column; 6] = [
+pub const COLUMNS: [Column; 7] = [
     Column {
         name: "kill of one",
         faults: "kill = [3, 5]\ndown-ms = [300, 2500]",
@@ -75,6 +75,13 @@ pub const COLUMNS: [Column; 6] = [
         faults: "isolate = [1, 3]\nhalves = [0, 1]\none-way = [0, 1]\nlasts-ms = [1000, 4000]",
         world: "",
         classes: &["isolate", "halves", "one-way"],
+        powerless: 0,
+    },
+    Column {
+        name: "pause",
+        faults: "pause = [3, 5]\nlasts-ms = [1000, 5000]",
+        world: "down_at_once = 1",
+        classes: &["pause"],
         powerless: 0,
     },
     Column {
@@ -180,11 +187,11 @@ fn fill(durability: Durability, column: &Column, options: &MatrixOptions) -> Res
         faults: column.name,
         runs: 0,
         lost: 0,
-        is_allowed: is_allowed(&durability, column),
+        is_allowed: is_allowed(&durability, column, Cluster::THREE.nodes),
         invalid: 0,
     };
     let campaign = Options {
-        scenarios: vec![scenario(&durability, column)?],
+        scenarios: vec![scenario(&durability, column, &Cluster::THREE)?],
         seeds: 1..=options.runs,
         each: true,
         mutant: None,
@@ -202,27 +209,41 @@ fn fill(durability: Durability, column: &Column, options: &MatrixOptions) -> Res
     Ok(cell)
 }
 
-/// Whether the guarantee matrix allows a loss in the cell.
-pub fn is_allowed(durability: &Durability, column: &Column) -> bool {
+/// Whether the guarantee matrix allows a loss in the cell, of records with so many copies.
+pub fn is_allowed(durability: &Durability, column: &Column, copies: u32) -> bool {
     let facts = Facts {
         flush: Some(durability.flush),
         acks: Some(durability.acks),
         idempotent: Some(false),
         retried: Some(false),
         faults: column.classes.to_vec(),
-        replication: 3,
+        replication: copies,
         min_insync_replicas: Some(durability.min_insync),
         unclean_election: Some(durability.unclean),
         failover: Some(durability.failover),
-        copies_lost: Some(column.powerless >= durability.min_insync),
+        copies_lost: Some(column.powerless >= durability.min_insync.min(copies)),
         newest: Some(false),
         ..Facts::default()
     };
     Matrix::standard().allowance(Anomaly::LostWrite, &facts).is_some()
 }
 
+/// What the scenarios of cells run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cluster {
+    /// Nodes, each with a copy of every record.
+    pub nodes: u32,
+    /// Clients that read while others write; the final reads are made in any case.
+    pub consumers: u32,
+}
+
+impl Cluster {
+    /// What the rows are meant for.
+    pub const THREE: Cluster = Cluster { nodes: 3, consumers: 1 };
+}
+
 /// The scenario of a cell.
-pub fn scenario(durability: &Durability, column: &Column) -> Result<Scenario, ScenarioError> {
+pub fn scenario(durability: &Durability, column: &Column, cluster: &Cluster) -> Result<Scenario, ScenarioError> {
     let Durability { acks, min_insync, unclean, failover, .. } = *durability;
     let flush = flush_name(durability.flush);
     let column_name = column.name.replace(' ', "-");
@@ -230,13 +251,22 @@ pub fn scenario(durability: &Durability, column: &Column) -> Result<Scenario, Sc
     let clean = if unclean { "unclean" } else { "clean" };
     let over = if failover { "" } else { "-no-failover" };
     let name = format!("loss-{acks_name}-{min_insync}-{flush}-{clean}{over}-{column_name}");
-    let (faults, world) = (column.faults, column.world);
+    let Cluster { nodes, consumers } = *cluster;
+    let faults = match (column.name, nodes) {
+        // One node can be cut off from its clients only, and two have no halves.
+        ("partition", 1) => CUT,
+        ("partition", 2) => ISOLATE,
+        _ => column.faults,
+    };
+    // Whether fewer than all have power at once is nothing that one node can choose.
+    let world = if nodes == 1 { "" } else { column.world };
+    let min_insync = min_insync.min(nodes);
     let text = format!(
         r#"
 name = "{name}"
 title = "One cell of the loss matrix."
 [world]
-nodes = 3
+nodes = {nodes}
 safety_ms = [6000, 9000]
 sync_us = [2000, 40000]
 {world}
@@ -247,7 +277,7 @@ flush-interval-ms = ["200"]
 [topics]
 count = 1
 queues = [1, 2]
-replication = 3
+replication = {nodes}
 auto_created = 0.0
 [topics.config]
 "min.insync.replicas" = ["{min_insync}"]
@@ -255,7 +285,7 @@ auto_created = 0.0
 "mqassay.failover" = ["{failover}"]
 [workload]
 producers = 2
-consumers = 1
+consumers = {consumers}
 acks = [{acks}]
 idempotent = [false]
 in_flight = [5]
@@ -268,6 +298,9 @@ polls = [30, 40]
     );
     Scenario::parse(&name, &text)
 }
+
+const CUT: &str = "link-cut = [4, 6]\nlasts-ms = [1000, 4000]";
+const ISOLATE: &str = "isolate = [1, 3]\nlasts-ms = [1000, 4000]";
 
 /// The name of a flush setting.
 pub fn flush_name(flush: Flush) -> &'static str {
@@ -294,11 +327,13 @@ mod tests {
     #[test]
     fn every_cell_has_a_scenario_and_the_promise_of_the_guarantee_matrix() {
         let allowed = |durability: &Durability| -> Vec<&str> {
-            COLUMNS.iter().filter(|column| is_allowed(durability, column)).map(|column| column.name).collect()
+            COLUMNS.iter().filter(|column| is_allowed(durability, column, 3)).map(|column| column.name).collect()
         };
         for row in rows() {
             for column in &COLUMNS {
-                scenario(&row, column).unwrap();
+                for nodes in 1..=3 {
+                    scenario(&row, column, &Cluster { nodes, consumers: 0 }).unwrap();
+                }
             }
             match row {
                 Durability { acks: -1, flush: Flush::Ack, unclean: false, .. } => assert!(allowed(&row).is_empty()),

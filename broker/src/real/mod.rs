@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 
 use crate::core::config::NodeConfig;
+use crate::mutant::Mutant;
 use crate::node::{self, NodeExit, Ports, Started};
 
 /// Why a broker process ended other than by being asked to.
@@ -62,6 +63,16 @@ pub fn run_broker(
     ready: impl FnOnce(SocketAddr),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), BrokerExit> {
+    run(config, data, None, ready, shutdown)
+}
+
+fn run(
+    config: NodeConfig,
+    data: &Path,
+    mutant: Option<Mutant>,
+    ready: impl FnOnce(SocketAddr),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), BrokerExit> {
     let disk = disk::RealDisk::open(data).map_err(|source| BrokerExit::Data { path: data.to_path_buf(), source })?;
     let config = within_open_files(config, raise_open_files());
     let ports = Ports {
@@ -76,7 +87,7 @@ pub fn run_broker(
         .build()
         .map_err(|source| BrokerExit::System { what: "a runtime", source })?;
     let local = LocalSet::new();
-    let ended = local.block_on(&runtime, Box::pin(serve(config, ports, ready, shutdown)));
+    let ended = local.block_on(&runtime, Box::pin(serve(config, ports, mutant, ready, shutdown)));
     // Tasks of connections that are still open end with the local set; a sync under way ends with the runtime.
     drop(local);
     ended
@@ -112,6 +123,7 @@ type RealPorts = Ports<disk::RealDisk, net::TcpNet, clock::SystemClock, rand::Sy
 async fn serve(
     config: NodeConfig,
     ports: RealPorts,
+    mutant: Option<Mutant>,
     ready: impl FnOnce(SocketAddr),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), BrokerExit> {
@@ -131,7 +143,7 @@ async fn serve(
         }
         ready(started.address);
     };
-    Ok(node::run_watched(config, ports, None, started, shutdown).await?)
+    Ok(node::run_watched(config, ports, mutant, started, shutdown).await?)
 }
 
 /// Blocks the calling thread until SIGTERM or Ctrl-C.
@@ -150,10 +162,11 @@ pub fn wait_for_signal() -> Result<(), BrokerExit> {
     })
 }
 
-/// As `run_broker`, until SIGTERM or Ctrl-C.
+/// As `run_broker`, until SIGTERM or Ctrl-C; with a deliberate bug, where the caller has one to give.
 pub fn run_broker_until_signal(
     config: NodeConfig,
     data: &Path,
+    mutant: Option<Mutant>,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), BrokerExit> {
     let asked = async {
@@ -169,7 +182,7 @@ pub fn run_broker_until_signal(
             _ = interrupt.recv() => {}
         }
     };
-    run_broker(config, data, ready, asked)
+    run(config, data, mutant, ready, asked)
 }
 
 #[cfg(test)]

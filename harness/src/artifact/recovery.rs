@@ -47,18 +47,32 @@ pub fn add(times: &mut RecoveryTimes, more: &RecoveryTimes) {
     }
 }
 
+/// Upper bounds in milliseconds of the median and of the worst, over all classes; none without faults.
+pub fn median_and_worst(times: &RecoveryTimes) -> Option<(u64, u64)> {
+    let mut all: BTreeMap<u64, u64> = BTreeMap::new();
+    for (bucket, count) in times.values().flatten() {
+        *all.entry(*bucket).or_insert(0) += count;
+    }
+    Some((median(&all), *all.keys().next_back()?))
+}
+
+fn median(buckets: &BTreeMap<u64, u64>) -> u64 {
+    let total: u64 = buckets.values().sum();
+    let mut seen = 0;
+    let median = buckets.iter().find(|(_, count)| {
+        seen += **count;
+        2 * seen >= total
+    });
+    median.map_or(0, |(bound, _)| *bound)
+}
+
 /// The histogram as lines of text: class, number, median and worst bucket, then all buckets.
 pub fn table(times: &RecoveryTimes) -> Vec<String> {
     times
         .iter()
         .map(|(class, buckets)| {
             let total: u64 = buckets.values().sum();
-            let mut seen = 0;
-            let median = buckets.iter().find(|(_, count)| {
-                seen += **count;
-                2 * seen >= total
-            });
-            let median = median.map_or(0, |(bound, _)| *bound);
+            let median = median(buckets);
             let worst = buckets.keys().next_back().copied().unwrap_or(0);
             let parts: Vec<String> = buckets.iter().map(|(bound, count)| format!("≤ {bound} ms: {count}")).collect();
             format!("{class:14} {total:6} faults, median ≤ {median} ms, worst ≤ {worst} ms  ({})", parts.join(", "))

@@ -17,7 +17,7 @@ use super::schema::{Answer, AnswerOutcome, Request, RequestCall};
 const END_BOUND: Duration = Duration::from_secs(5);
 
 /// A running driver.
-pub(super) struct Driver {
+pub(crate) struct Driver {
     child: RefCell<Option<Child>>,
     input: Mutex<Option<ChildStdin>>,
     open: Rc<RefCell<BTreeMap<u64, oneshot::Sender<Answer>>>>,
@@ -28,7 +28,7 @@ pub(super) struct Driver {
 
 impl Driver {
     /// Starts the process.
-    pub(super) fn start(command: &[String], request_timeout: Duration) -> Result<Driver, ExternalError> {
+    pub(crate) fn start(command: &[String], request_timeout: Duration) -> Result<Driver, ExternalError> {
         let not_started = |source| ExternalError::NotStarted { command: command.join(" "), source };
         let (program, arguments) =
             command.split_first().ok_or_else(|| not_started(std::io::ErrorKind::NotFound.into()))?;
@@ -54,12 +54,12 @@ impl Driver {
     }
 
     /// What is wrong with the driver, if anything.
-    pub(super) fn broken(&self) -> Option<String> {
+    pub(crate) fn broken(&self) -> Option<String> {
         self.broken.borrow().clone()
     }
 
     /// One request and its answer; unknown after the time-out or where the driver is gone.
-    pub(super) async fn call(&self, client: u32, call: RequestCall<'_>) -> Answer {
+    pub(crate) async fn call(&self, client: u32, call: RequestCall<'_>) -> Answer {
         let id = self.next_id.replace(self.next_id.get() + 1);
         let (sender, receiver) = oneshot::channel();
         self.open.borrow_mut().insert(id, sender);
@@ -88,7 +88,7 @@ impl Driver {
     }
 
     /// Closes the driver's input and waits for its end, for a while.
-    pub(super) async fn end(&self) {
+    pub(crate) async fn end(&self) {
         drop(self.input.lock().await.take());
         let child = self.child.borrow_mut().take();
         if let Some(mut child) = child {

@@ -1,7 +1,7 @@
 //! The plan's clients, performed through the driver: one operation at a time and client, clients beside each other.
 //! Positions are kept here, so that a driver needs none; records betray any change as everywhere (`workload::payload`).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,23 +22,23 @@ use crate::workload::payload;
 const POLL_RECORDS_MAXIMUM: u32 = 500;
 
 /// What the clients of a run share.
-pub(super) struct Stage {
-    pub(super) plan: Plan,
+pub(crate) struct Stage {
+    pub(crate) plan: Plan,
     driver: Rc<Driver>,
-    began: Instant,
+    began: Cell<Instant>,
     began_wall_ms: i64,
     operations: RefCell<Vec<Operation>>,
     marks: RefCell<Vec<Mark>>,
 }
 
 impl Stage {
-    pub(super) fn new(plan: Plan, driver: Rc<Driver>, began_wall_ms: i64) -> Stage {
+    pub(crate) fn new(plan: Plan, driver: Rc<Driver>, began_wall_ms: i64) -> Stage {
         let (operations, marks) = Default::default();
-        Stage { plan, driver, began: Instant::now(), began_wall_ms, operations, marks }
+        Stage { plan, driver, began: Cell::new(Instant::now()), began_wall_ms, operations, marks }
     }
 
     /// Makes every topic of the plan.
-    pub(super) async fn create_topics(&self) -> Result<(), ExternalError> {
+    pub(crate) async fn create_topics(&self) -> Result<(), ExternalError> {
         for (index, topic) in self.plan.topics.iter().enumerate() {
             let call = RequestCall::CreateTopic { topic: &topic.name, queues: topic.queues, config: &topic.config };
             let reader = ClientId(self.plan.clients.len() as u32);
@@ -51,23 +51,36 @@ impl Stage {
         Ok(())
     }
 
+    /// The run begins now: what was done before counts as done at its first moment.
+    pub(crate) fn begin(&self) {
+        self.began.set(Instant::now());
+        for operation in self.operations.borrow_mut().iter_mut() {
+            (operation.invoked_us, operation.completed_us) = (0, 0);
+        }
+    }
+
+    /// When the run began.
+    pub(crate) fn began(&self) -> std::time::Instant {
+        self.began.get().into_std()
+    }
+
     /// Waits until so many milliseconds of the run have passed.
-    pub(super) async fn until_ms(&self, at_ms: u64) {
-        tokio::time::sleep_until(self.began + Duration::from_millis(at_ms)).await;
+    pub(crate) async fn until_ms(&self, at_ms: u64) {
+        tokio::time::sleep_until(self.began.get() + Duration::from_millis(at_ms)).await;
     }
 
     /// Adds a mark of this moment.
-    pub(super) fn mark(&self, mark: impl FnOnce(u64) -> Mark) {
+    pub(crate) fn mark(&self, mark: impl FnOnce(u64) -> Mark) {
         self.marks.borrow_mut().push(mark(self.now_us()));
     }
 
     /// Everything recorded so far.
-    pub(super) fn take(&self) -> (Vec<Operation>, Vec<Mark>) {
+    pub(crate) fn take(&self) -> (Vec<Operation>, Vec<Mark>) {
         (self.operations.take(), self.marks.take())
     }
 
     fn now_us(&self) -> u64 {
-        self.began.elapsed().as_micros() as u64
+        self.began.get().elapsed().as_micros() as u64
     }
 
     fn record(&self, client: ClientId, invoked_us: u64, outcome: Outcome, call: Call) {
@@ -202,7 +215,7 @@ impl Stage {
 }
 
 /// Performs the client's operations in order, none before its time.
-pub(super) async fn run_client(stage: Rc<Stage>, client: ClientId) {
+pub(crate) async fn run_client(stage: Rc<Stage>, client: ClientId) {
     let planned = &stage.plan.clients[client.0 as usize];
     let mut sent: BTreeMap<Queue, u64> = BTreeMap::new();
     let mut positions: BTreeMap<Queue, i64> = match &planned.role {
@@ -245,7 +258,7 @@ pub(super) async fn run_client(stage: Rc<Stage>, client: ClientId) {
 }
 
 /// Reads every queue from its start to its end; gives what could not be read.
-pub(super) async fn final_reads(stage: &Stage) -> Vec<String> {
+pub(crate) async fn final_reads(stage: &Stage) -> Vec<String> {
     let client = ClientId(stage.plan.clients.len() as u32);
     let mut missing = Vec::new();
     for (topic, planned) in stage.plan.topics.iter().enumerate() {

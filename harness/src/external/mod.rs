@@ -3,8 +3,8 @@
 //! history. `child` talks to the process, `clients` performs operations, `hooks` strikes with the user's own commands.
 //! Not here: simulated time and exact moments; such a run cannot be replayed, only judged.
 
-mod child;
-mod clients;
+pub(crate) mod child;
+pub(crate) mod clients;
 mod hooks;
 pub mod schema;
 
@@ -92,6 +92,7 @@ async fn perform(plan: &Plan, options: &ExternalOptions) -> Result<History, Exte
     let driver = Rc::new(Driver::start(&options.command, options.request_timeout)?);
     let stage = Rc::new(Stage::new(plan.clone(), driver.clone(), options.began_wall_ms));
     stage.create_topics().await?;
+    stage.begin();
     let striking = tokio::task::spawn_local(hooks::strike(stage.clone(), options.hooks.clone()));
     let clients: Vec<_> = (0..plan.clients.len() as u32)
         .map(|client| tokio::task::spawn_local(clients::run_client(stage.clone(), ClientId(client))))

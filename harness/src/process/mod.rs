@@ -6,6 +6,7 @@
 
 pub mod accounting;
 pub mod disk;
+pub mod leftovers;
 pub mod signals;
 pub mod world;
 
@@ -91,6 +92,7 @@ impl BrokerProcess {
         let program = &options.program;
         let mut command = Command::new(program);
         command.args(&options.arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        leftovers::mark(&mut command);
         let not_started = |source| ProcessError::NotStarted { program: program.clone(), source };
         let mut child = command.spawn().map_err(not_started)?;
         let output = RecentOutput::default();

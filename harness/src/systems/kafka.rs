@@ -10,15 +10,30 @@ use super::{Options, Running, SystemError, io};
 
 /// Release lines beside one another; the first is what plain `kafka` means.
 const RELEASES: &[Release] = &[
-    Release { line: "4.3", pom: include_str!("../../../systems/kafka/pom.xml"), logging: LOG4J2 },
-    Release { line: "4.1", pom: include_str!("../../../systems/kafka/pom-4.1.xml"), logging: LOG4J2 },
-    Release { line: "3.9", pom: include_str!("../../../systems/kafka/pom-3.9.xml"), logging: RELOAD4J },
+    Release { line: "4.3", pom: include_str!("../../../systems/kafka/pom.xml"), other: None, logging: LOG4J2 },
+    Release { line: "4.1", pom: include_str!("../../../systems/kafka/pom-4.1.xml"), other: None, logging: LOG4J2 },
+    Release { line: "3.9", pom: POM_3, other: None, logging: RELOAD4J },
+    // Releases with published bugs (`known_bugs`).
+    Release { line: "3.7", pom: POM_3, other: Some("3.7.0"), logging: RELOAD4J },
+    Release { line: "3.5", pom: POM_3, other: Some("3.5.2"), logging: RELOAD4J },
+    Release { line: "3.2", pom: POM_3, other: Some("3.2.0"), logging: RELOAD4J },
 ];
 
 struct Release {
     line: &'static str,
     pom: &'static str,
+    /// The version to fetch instead of the one that the pom pins.
+    other: Option<&'static str>,
     logging: Logging,
+}
+
+impl Release {
+    fn pom(&self) -> String {
+        match self.other {
+            Some(version) => self.pom.replace(&pinned(self.pom, VERSION), version),
+            None => self.pom.to_owned(),
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -37,8 +52,9 @@ pub(super) fn versions() -> Vec<&'static str> {
 pub(super) fn start(folder: &Path, options: &Options, running: &mut Running) -> Result<(), SystemError> {
     let line = running.asked_version().unwrap_or(RELEASES[0].line).to_owned();
     let release = RELEASES.iter().find(|release| release.line == line).expect("the name was checked");
-    running.version = pinned(release.pom, "kafka.version");
-    let jars = fetch_jars(folder, &running.version, release.pom)?;
+    let pom = release.pom();
+    running.version = pinned(&pom, VERSION);
+    let jars = fetch_jars(folder, &running.version, &pom)?;
     let logging = folder.join(release.logging.file);
     std::fs::write(&logging, release.logging.text).map_err(io("write", &logging))?;
     let java =
@@ -46,14 +62,18 @@ pub(super) fn start(folder: &Path, options: &Options, running: &mut Running) -> 
     let nodes = options.nodes as usize;
     let ports = free_ports(2 * nodes).map_err(io("find free loopback ports for", folder))?;
     let (brokers, controllers) = ports.split_at(nodes);
-    let voters: Vec<String> = (1..).zip(controllers).map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
-    let addresses: Vec<String> = brokers.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let host = |index: usize| options.hosts.get(index).map_or("127.0.0.1", |host| host.address.as_str());
+    let voter = |(index, port)| format!("{}@{}:{port}", index + 1, host(index));
+    let voters: Vec<String> = controllers.iter().enumerate().map(voter).collect();
+    let addresses: Vec<String> =
+        brokers.iter().enumerate().map(|(index, port)| format!("{}:{port}", host(index))).collect();
     running.bootstrap = addresses.join(",");
     let properties = (0..nodes)
         .map(|index| {
             let values = [
                 ("NODE_ID", (index + 1).to_string()),
                 ("VOTERS", voters.join(",")),
+                ("HOST", host(index).to_owned()),
                 ("BROKER_PORT", brokers[index].to_string()),
                 ("CONTROLLER_PORT", controllers[index].to_string()),
                 ("DATA_DIR", word(&node_data(running, index))),
@@ -68,7 +88,8 @@ pub(super) fn start(folder: &Path, options: &Options, running: &mut Running) -> 
     format_storage(&java, running, &properties)?;
     for (index, (path, address)) in properties.iter().zip(addresses).enumerate() {
         let heap = options.heap.as_deref().unwrap_or("1G");
-        let mut command = vec!["java".to_owned(), format!("-Xmx{heap}"), format!("-Xms{heap}")];
+        let mut command = options.hosts.get(index).map_or_else(Vec::new, |host| host.enter.clone());
+        command.extend(["java".to_owned(), format!("-Xmx{heap}"), format!("-Xms{heap}")]);
         command.extend(STOCK_FLAGS.iter().map(|flag| (*flag).to_owned()));
         command.extend([java.logging.clone(), "-cp".to_owned(), java.class_path.clone(), "kafka.Kafka".to_owned()]);
         command.push(word(path));
@@ -124,6 +145,8 @@ fn format_storage(java: &Java, running: &Running, properties: &[PathBuf]) -> Res
     Ok(())
 }
 
+const VERSION: &str = "kafka.version";
+const POM_3: &str = include_str!("../../../systems/kafka/pom-3.9.xml");
 const TEMPLATE: &str = include_str!("../../../systems/kafka/server.properties.template");
 const LOG4J2: Logging = Logging {
     file: "log4j2.yaml",
@@ -153,17 +176,18 @@ mod tests {
     #[test]
     fn every_pom_pins_a_release_of_its_line() {
         for release in RELEASES {
-            let version = pinned(release.pom, "kafka.version");
+            let version = pinned(&release.pom(), VERSION);
             assert!(version.starts_with(&format!("{}.", release.line)), "{version} in line {}", release.line);
         }
     }
 
     #[test]
     fn the_template_leaves_no_place_unfilled() {
-        let names = ["NODE_ID", "VOTERS", "BROKER_PORT", "CONTROLLER_PORT", "DATA_DIR", "REPLICATION", "IN_SYNC"];
+        let names =
+            ["NODE_ID", "HOST", "VOTERS", "BROKER_PORT", "CONTROLLER_PORT", "DATA_DIR", "REPLICATION", "IN_SYNC"];
         let values = names.map(|name| (name, "7".to_owned()));
         let text = fill(TEMPLATE, &values, &BTreeMap::new());
         assert!(!text.contains('@'), "{text}");
-        assert!(text.contains("listeners=PLAINTEXT://127.0.0.1:7,CONTROLLER://127.0.0.1:7"));
+        assert!(text.contains("listeners=PLAINTEXT://7:7,CONTROLLER://7:7"));
     }
 }

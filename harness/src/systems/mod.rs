@@ -31,7 +31,7 @@ pub struct Options {
     pub home: PathBuf,
     /// Settings added to the system's own configuration file; later ones win over the template's.
     pub settings: BTreeMap<String, String>,
-    /// Nodes of the system, at least 1.
+    /// Nodes of the system, at least 1; of RocketMQ 2 are a master and its slave.
     pub nodes: u32,
     /// Heap of each Java process, as its `-Xmx` has it; none leaves the system's own.
     pub heap: Option<String>,
@@ -41,6 +41,17 @@ pub struct Options {
     pub keep_data: bool,
     /// How long a system may take until it answers, and until it has ended.
     pub patience: Duration,
+    /// Where each node runs, where that is not 127.0.0.1; Kafka only. Empty or one for each node.
+    pub hosts: Vec<Host>,
+}
+
+/// A place of a node's own, such as a network namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// The address at which it listens.
+    pub address: String,
+    /// The words before a command that run it there; the process that results must be the command's own.
+    pub enter: Vec<String>,
 }
 
 impl Options {
@@ -56,7 +67,8 @@ impl Options {
 
     fn at(home: PathBuf, patience: Duration) -> Options {
         let settings = BTreeMap::new();
-        Options { home, settings, nodes: 1, heap: None, program: None, keep_data: false, patience }
+        let hosts = Vec::new();
+        Options { home, settings, nodes: 1, heap: None, program: None, keep_data: false, patience, hosts }
     }
 }
 
@@ -178,7 +190,7 @@ fn start(folder: &Path, options: &Options, running: &mut Running) -> Result<(), 
     };
     match running.system() {
         "kafka" => kafka::start(folder, options, running),
-        "rocketmq" => only_one(running).and_then(|()| rocketmq::start(folder, options, running)),
+        "rocketmq" => rocketmq::start(folder, options, running),
         "rabbitmq" => only_one(running).and_then(|()| rabbitmq::start(folder, options, running)),
         _ => only_one(running).and_then(|()| reference::start(folder, options, running)),
     }
@@ -351,7 +363,7 @@ pub enum SystemError {
         known: String,
     },
     /// Not with so many nodes.
-    #[error("{name} can be provisioned with one node only, not with {nodes}")]
+    #[error("{name} cannot be provisioned with {nodes} nodes: RocketMQ has one or two, RabbitMQ and the reference one")]
     Nodes {
         /// The system.
         name: String,

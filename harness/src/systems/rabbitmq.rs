@@ -55,7 +55,7 @@ pub(super) fn start(folder: &Path, options: &Options, running: &mut Running) -> 
         ("ERL_EPMD_PORT", mapper.to_string()),
         ("RABBITMQ_NODENAME", "mqassay@localhost".to_owned()),
         ("RABBITMQ_DIST_PORT", distribution.to_string()),
-        ("RABBITMQ_MNESIA_BASE", word(&running.data_dir)),
+        ("RABBITMQ_MNESIA_BASE", word(&running.data_dir.join("node-1"))),
         ("RABBITMQ_LOG_BASE", word(folder)),
         ("RABBITMQ_CONFIG_FILE", word(&folder.join("rabbitmq"))),
         ("RABBITMQ_CONF_ENV_FILE", word(&folder.join("rabbitmq-env.conf"))),

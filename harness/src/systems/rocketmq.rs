@@ -1,5 +1,5 @@
-//! Apache RocketMQ: jars through Maven from a pinned pom, two Java files of ours compiled against them, a name server and
-//! one master on free loopback ports. The files that it is made from are in `systems/rocketmq` and built in.
+//! Apache RocketMQ: jars through Maven from a pinned pom, Java files of ours compiled against them, a name server, one
+//! master and, where two nodes are asked for, its slave on free loopback ports. The files that it is made from are in `systems/rocketmq` and built in.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,17 +15,29 @@ pub(super) fn start(folder: &Path, options: &Options, running: &mut Running) -> 
     let classes = compile(folder, &jars)?;
     let class_path = format!("{}:{}", word(&classes), word(&jars.join("*")));
     running.class_path = Some(class_path.clone());
-    let ports = free_ports(3).map_err(io("find free loopback ports for", folder))?;
-    let (name_server_port, broker_port, replication_port) = (ports[0], ports[1], ports[2]);
+    if options.nodes > 2 {
+        return Err(SystemError::Nodes { name: running.name.clone(), nodes: options.nodes });
+    }
+    let ports = free_ports(1 + 2 * options.nodes as usize).map_err(io("find free loopback ports for", folder))?;
+    let name_server_port = ports[0];
     running.bootstrap = format!("127.0.0.1:{name_server_port}");
-    let values = [
-        ("BROKER_PORT", broker_port.to_string()),
-        ("HA_PORT", replication_port.to_string()),
-        ("NAMESRV_PORT", name_server_port.to_string()),
-        ("DATA_DIR", word(&running.data_dir)),
-    ];
-    let broker_file = folder.join("broker.properties");
-    std::fs::write(&broker_file, fill(BROKER, &values, &options.settings)).map_err(io("write", &broker_file))?;
+    let mut brokers = Vec::new();
+    for (index, ports) in ports[1..].chunks(2).enumerate() {
+        let values = [
+            ("BROKER_PORT", ports[0].to_string()),
+            ("HA_PORT", ports[1].to_string()),
+            ("NAMESRV_PORT", name_server_port.to_string()),
+            ("DATA_DIR", word(&running.data_dir.join(format!("node-{}", index + 1)))),
+        ];
+        let mut settings = options.settings.clone();
+        if index > 0 {
+            settings.insert("brokerId".to_owned(), index.to_string());
+            settings.insert("brokerRole".to_owned(), "SLAVE".to_owned());
+        }
+        let file = folder.join(format!("broker-{}.properties", index + 1));
+        std::fs::write(&file, fill(BROKER, &values, &settings)).map_err(io("write", &file))?;
+        brokers.push((ports[0], file));
+    }
     let name_server_file = folder.join("namesrv.properties");
     let text = format!("listenPort={name_server_port}\nbindAddress=127.0.0.1\n");
     std::fs::write(&name_server_file, text).map_err(io("write", &name_server_file))?;
@@ -37,7 +49,7 @@ pub(super) fn start(folder: &Path, options: &Options, running: &mut Running) -> 
         command.extend(["-cp", &class_path, class, "-c", &word(file)].map(str::to_owned));
         let launch = Launch {
             role: role.to_owned(),
-            is_broker: role == "broker-1",
+            is_broker: role != "namesrv",
             address: format!("127.0.0.1:{port}"),
             command,
             environment: BTreeMap::from([("ROCKETMQ_HOME".to_owned(), word(folder))]),
@@ -46,10 +58,14 @@ pub(super) fn start(folder: &Path, options: &Options, running: &mut Running) -> 
         launch::start(folder, running, launch)
     };
     start("namesrv", "org.apache.rocketmq.namesrv.NamesrvStartup", &name_server_file, name_server_port, "256m")?;
-    start("broker-1", "LoopbackBroker", &broker_file, broker_port, options.heap.as_deref().unwrap_or("1G"))
+    let heap = options.heap.as_deref().unwrap_or("1G");
+    for (index, (port, file)) in brokers.iter().enumerate() {
+        start(&format!("broker-{}", index + 1), "LoopbackBroker", file, *port, heap)?;
+    }
+    Ok(())
 }
 
-/// Compiles our two files against the jars, where they are new.
+/// Compiles our files against the jars, where they are new.
 fn compile(folder: &Path, jars: &Path) -> Result<PathBuf, SystemError> {
     let classes = folder.join("classes");
     let marker = classes.join("complete");
@@ -76,7 +92,8 @@ fn compile(folder: &Path, jars: &Path) -> Result<PathBuf, SystemError> {
 
 const POM: &str = include_str!("../../../systems/rocketmq/pom.xml");
 const BROKER: &str = include_str!("../../../systems/rocketmq/broker.properties.template");
-const SOURCES: [(&str, &str); 2] = [
+const SOURCES: [(&str, &str); 3] = [
+    ("JudgeDriver.java", include_str!("../../../systems/rocketmq/JudgeDriver.java")),
     ("LoopbackBroker.java", include_str!("../../../systems/rocketmq/LoopbackBroker.java")),
     ("LoadClient.java", include_str!("../../../systems/rocketmq/LoadClient.java")),
 ];

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::plan::DiskOperation;
 use crate::sim::disk::{BitFlip, LossKind, PowerLossSummary};
 
-pub use mount::{DiskError, ForgettingDisk, missing, unmount_stale};
+pub use crate::sim::disk::Metadata;
+pub use mount::{DiskError, ForgettingDisk, missing, stale_mounts, unmount_stale};
 pub use server::{ServeError, serve};
 
 /// What a disk can be told; one line of JSON each on the server's standard input.

@@ -12,6 +12,7 @@ use rustix::mount::{UnmountFlags, unmount};
 use thiserror::Error;
 
 use super::{Answer, Command};
+use crate::sim::disk::Metadata;
 use crate::systems::started_ticks;
 
 /// A mounted disk. Dropping it unmounts.
@@ -75,7 +76,12 @@ pub fn missing() -> Option<&'static str> {
 impl ForgettingDisk {
     /// Mounts an empty disk of so many bytes on the folder, made where it is missing; `program` is the `mqassay` that
     /// serves it, as `mqassay disk mount`.
-    pub fn mount(program: &Path, folder: &Path, capacity_bytes: u64) -> Result<ForgettingDisk, DiskError> {
+    pub fn mount(
+        program: &Path,
+        folder: &Path,
+        capacity_bytes: u64,
+        metadata: Metadata,
+    ) -> Result<ForgettingDisk, DiskError> {
         if let Some(what) = missing() {
             return Err(DiskError::Missing(what));
         }
@@ -85,10 +91,16 @@ impl ForgettingDisk {
         };
         std::fs::create_dir_all(folder).map_err(failed("made a folder for"))?;
         let mut command = Program::new(program);
-        command.args(["disk", "mount", "--capacity-bytes", &capacity_bytes.to_string()]).arg(folder);
+        let metadata = match metadata {
+            Metadata::Posix => "posix",
+            Metadata::Journal => "journal",
+        };
+        let capacity = capacity_bytes.to_string();
+        command.args(["disk", "mount", "--capacity-bytes", &capacity, "--metadata", metadata]).arg(folder);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         // A group of its own: a Ctrl-C is for the holder, whose end the server hears of by its input.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        crate::process::leftovers::mark(&mut command);
         let mut server = command.spawn().map_err(failed("served"))?;
         let control = server.stdin.take();
         let (say, answers) = mpsc::channel();
@@ -156,15 +168,19 @@ impl Drop for ForgettingDisk {
     }
 }
 
-/// Unmounts every forgetting disk of this machine whose server has ended, and gives their folders.
-pub fn unmount_stale() -> Vec<PathBuf> {
+/// The folders of forgetting disks of this machine whose server has ended.
+pub fn stale_mounts() -> Vec<PathBuf> {
     let is_stale = |mount: &Mount| {
         let (pid, ticks) = mount.server;
         started_ticks(pid) != Some(ticks)
     };
-    let stale = mounts().into_iter().filter(is_stale);
+    mounts().into_iter().filter(is_stale).map(|mount| mount.folder).collect()
+}
+
+/// Unmounts every forgetting disk of this machine whose server has ended, and gives their folders.
+pub fn unmount_stale() -> Vec<PathBuf> {
     // Another who looks at the same time may have been faster.
-    stale.filter(|mount| unmount(&mount.folder, UnmountFlags::DETACH).is_ok()).map(|mount| mount.folder).collect()
+    stale_mounts().into_iter().filter(|folder| unmount(folder, UnmountFlags::DETACH).is_ok()).collect()
 }
 
 /// The name of this process' disk among the mounts of the machine: the process and when it started.

@@ -14,6 +14,7 @@ use super::mount::source_name;
 use super::session::{self, Owner};
 use super::{Answer, Command};
 use crate::process::signals::on_first_signal;
+use crate::sim::disk::Metadata;
 
 /// Why a disk could not be served.
 #[derive(Debug, Error)]
@@ -43,10 +44,11 @@ pub enum ServeError {
 pub fn serve(
     folder: &Path,
     capacity_bytes: u64,
+    metadata: Metadata,
     input: impl BufRead + Send + 'static,
     output: impl Write,
 ) -> Result<(), ServeError> {
-    let owner = Owner::start(capacity_bytes);
+    let owner = Owner::start(capacity_bytes, metadata);
     let mut server = Server { owner, folder: folder.to_owned(), source: source_name(), session: None, output };
     let (events, to_do) = mpsc::channel();
     let asked = events.clone();

@@ -4,8 +4,8 @@
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
-use std::sync::mpsc::{self, Sender};
-use std::time::{Duration, SystemTime};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant, SystemTime};
 
 use fuser::{
     BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
@@ -15,6 +15,7 @@ use fuser::{
 use rustix::fs::{FallocateFlags, OFlags};
 
 use super::volume::{Attributes, Volume};
+use crate::sim::disk::Metadata;
 
 type Job = Box<dyn FnOnce(&mut Volume) + Send>;
 
@@ -26,12 +27,21 @@ pub(super) struct Owner {
 
 impl Owner {
     /// An empty volume.
-    pub(super) fn start(capacity_bytes: u64) -> Owner {
+    pub(super) fn start(capacity_bytes: u64, metadata: Metadata) -> Owner {
         let (jobs, to_do) = mpsc::channel::<Job>();
         std::thread::spawn(move || {
-            let mut volume = Volume::new(capacity_bytes, SystemTime::now());
-            while let Ok(job) = to_do.recv() {
-                job(&mut volume);
+            let mut volume = Volume::new(capacity_bytes, metadata, SystemTime::now());
+            let mut committed = Instant::now();
+            loop {
+                match to_do.recv_timeout(COMMIT_INTERVAL.saturating_sub(committed.elapsed())) {
+                    Ok(job) => job(&mut volume),
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+                if committed.elapsed() >= COMMIT_INTERVAL {
+                    volume.commit_interval_passed();
+                    committed = Instant::now();
+                }
             }
         });
         Owner { jobs }
@@ -401,6 +411,8 @@ fn text(name: &OsStr) -> Result<String, rustix::io::Errno> {
     name.to_str().map(str::to_owned).ok_or(rustix::io::Errno::ILSEQ)
 }
 
+/// How often a journal commits by itself; ext4's `commit` option has this default, XFS takes longer.
+const COMMIT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the kernel may believe what it was told: all changes go through it.
 const KNOWN_FOR: Duration = Duration::from_secs(1);
 const BLOCK_BYTES: u32 = 4096;

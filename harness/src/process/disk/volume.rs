@@ -13,7 +13,7 @@ use crate::plan::DiskOperation;
 use crate::sim::disk::contents::Snapshot;
 use crate::sim::disk::faults::Faults;
 use crate::sim::disk::loss::{self, BitFlip, LossKind, PowerLossSummary};
-use crate::sim::disk::tree::{Entry, Inode, Place, Tree};
+use crate::sim::disk::tree::{Entry, Inode, Metadata, Place, Tree};
 
 /// Number of the root directory.
 pub(super) const ROOT: u64 = 1;
@@ -56,9 +56,9 @@ pub(super) struct Volume {
 
 impl Volume {
     /// An empty one of so many bytes; what says nothing of its time was made at `began`.
-    pub(super) fn new(capacity_bytes: u64, began: SystemTime) -> Volume {
+    pub(super) fn new(capacity_bytes: u64, metadata: Metadata, began: SystemTime) -> Volume {
         Volume {
-            tree: Tree::new(),
+            tree: Tree::new(metadata),
             faults: Faults::default(),
             capacity_bytes,
             files: BTreeMap::new(),
@@ -230,6 +230,7 @@ impl Volume {
             return Err(Errno::IO);
         }
         file.contents.borrow_mut().commit(sync.snapshot);
+        self.tree.sync_file();
         Ok(())
     }
 
@@ -237,6 +238,11 @@ impl Volume {
         let path = self.directories.get(&number).ok_or(Errno::NOENT)?;
         self.tree.sync_directory(path);
         Ok(())
+    }
+
+    /// Time has passed: a journal commits what it holds of names; without one they wait for a sync.
+    pub(super) fn commit_interval_passed(&mut self) {
+        self.tree.sync_file();
     }
 
     /// Everything is durable, as when much time has passed.

@@ -7,11 +7,12 @@ use rustix::io::Errno;
 
 use super::volume::{ROOT, Volume};
 use crate::plan::DiskOperation;
+use crate::sim::disk::Metadata;
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
 fn volume() -> Volume {
-    Volume::new(1 << 20, NOW)
+    Volume::new(1 << 20, Metadata::Posix, NOW)
 }
 
 fn file(volume: &mut Volume, name: &str, bytes: &[u8]) -> u64 {
@@ -59,6 +60,32 @@ fn a_synced_file_without_a_synced_name_vanishes_at_times() {
         content(&mut volume, "a").is_none()
     };
     assert!((0..40).any(vanishes) && !(0..40).all(vanishes));
+}
+
+/// Names that are left of `a`, `b` and `c`, where `b` was synced before `c` was made, and nothing else ever was.
+fn names_left_by_a_journal(salt: u64) -> String {
+    let mut volume = Volume::new(1 << 20, Metadata::Journal, NOW);
+    file(&mut volume, "a", b"unsynced");
+    let synced = file(&mut volume, "b", b"synced");
+    sync(&mut volume, synced).unwrap();
+    file(&mut volume, "c", b"unsynced");
+    file(&mut volume, "d", b"unsynced");
+    volume.power_loss(salt);
+    volume.list(ROOT).unwrap().into_iter().map(|(_, _, name)| name).collect()
+}
+
+#[test]
+fn a_journal_commits_names_in_order_and_with_the_sync_of_any_file() {
+    let left: std::collections::BTreeSet<String> = (0..60).map(names_left_by_a_journal).collect();
+    assert_eq!(left, ["ab", "abc", "abcd"].map(str::to_owned).into());
+    let keeps_the_name_alone = |salt| {
+        let mut volume = Volume::new(1 << 20, Metadata::Journal, NOW);
+        file(&mut volume, "a", b"unsynced");
+        volume.commit_interval_passed();
+        volume.power_loss(salt);
+        content(&mut volume, "a").is_some_and(|bytes| bytes != b"unsynced")
+    };
+    assert!((0..40).any(keeps_the_name_alone), "a name outlives its data");
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Links of the process world: a forwarding proxy for each ordered pair of endpoints, under the same rules as the
-//! simulated network: per direction hold, delay, or cut until reset. Bytes are queued and never vanish.
+//! simulated network: per direction hold, delay, or cut until reset. Bytes are queued and never vanish. Where the nodes have
+//! network namespaces, rules among them and all clients go there, and proxies serve single clients.
 //! Start at `Links::start`. Not here: when a rule begins and ends (`nemesis`), and rules for a single request.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::mpsc as thread_channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -16,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::namespaces::{NamespaceError, Namespaces};
 use crate::plan::{Endpoint, LinkRule};
 
 /// All links of a run, forwarded by one thread of their own. Dropping it ends the thread and every connection.
@@ -24,6 +27,16 @@ pub struct Links {
     commands: Option<mpsc::UnboundedSender<Command>>,
     rules: watch::Sender<Rules>,
     thread: Option<JoinHandle<()>>,
+    namespaces: Option<Arc<Namespaces>>,
+}
+
+/// An active rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActiveRule {
+    /// Of the proxies.
+    Proxied(u64),
+    /// Of the namespaces.
+    Filtered(u64),
 }
 
 #[derive(Debug)]
@@ -61,14 +74,14 @@ struct Reset;
 
 impl Links {
     /// Starts the thread that forwards.
-    pub fn start() -> io::Result<Links> {
+    pub fn start(namespaces: Option<Arc<Namespaces>>) -> io::Result<Links> {
         let (commands, inbox) = mpsc::unbounded_channel();
         let rules = watch::Sender::new(Rules::default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let seen = rules.subscribe();
         let work = move || runtime.block_on(serve(inbox, seen));
         let thread = std::thread::Builder::new().name("links".to_owned()).spawn(work)?;
-        Ok(Links { commands: Some(commands), rules, thread: Some(thread) })
+        Ok(Links { commands: Some(commands), rules, thread: Some(thread), namespaces })
     }
 
     /// A new link: connections to the address given back are forwarded to the target.
@@ -80,27 +93,43 @@ impl Links {
         address.recv().map_err(|_| gone())?
     }
 
-    /// Begins a rule for one direction; gives its number.
-    pub fn add_rule(&self, from: Endpoint, to: Endpoint, rule: LinkRule) -> u64 {
+    /// Whether the nodes' own links can be cut without a proxy between them.
+    pub fn are_real(&self) -> bool {
+        self.namespaces.is_some()
+    }
+
+    /// Begins a rule for one direction.
+    pub fn add_rule(&self, from: Endpoint, to: Endpoint, rule: LinkRule) -> Result<ActiveRule, NamespaceError> {
+        if let Some(namespaces) = &self.namespaces
+            && let Some(number) = namespaces.add_rule(from, to, rule)?
+        {
+            return Ok(ActiveRule::Filtered(number));
+        }
         let mut number = 0;
         self.rules.send_modify(|rules| {
             number = rules.next;
             rules.next += 1;
             rules.active.insert(number, (Link { from, to }, rule));
         });
-        number
+        Ok(ActiveRule::Proxied(number))
     }
 
     /// Ends a rule; one that has ended stays so.
-    pub fn end_rule(&self, number: u64) {
-        self.rules.send_modify(|rules| {
-            rules.active.remove(&number);
-        });
+    pub fn end_rule(&self, rule: ActiveRule) -> Result<(), NamespaceError> {
+        match (rule, &self.namespaces) {
+            (ActiveRule::Filtered(number), Some(namespaces)) => namespaces.end_rule(number)?,
+            (ActiveRule::Filtered(_), None) => {}
+            (ActiveRule::Proxied(number), _) => self.rules.send_modify(|rules| {
+                rules.active.remove(&number);
+            }),
+        }
+        Ok(())
     }
 
     /// Ends all rules.
-    pub fn end_rules(&self) {
+    pub fn end_rules(&self) -> Result<(), NamespaceError> {
         self.rules.send_modify(|rules| rules.active.clear());
+        self.namespaces.as_ref().map_or(Ok(()), |namespaces| namespaces.end_rules())
     }
 }
 
@@ -297,16 +326,16 @@ mod tests {
 
     #[test]
     fn bytes_pass_both_ways_and_wait_while_a_direction_is_held() {
-        let links = Links::start().unwrap();
+        let links = Links::start(None).unwrap();
         let mut stream = dial(links.add(HERE, THERE, echo()).unwrap());
         assert_eq!(answer(&mut stream, b"open").unwrap(), b"open");
         // The answers' direction is held, the other link's rule does not concern this one.
-        let held = links.add_rule(THERE, Endpoint::AnyClient, LinkRule::Hold);
-        links.add_rule(Endpoint::Client(7), THERE, LinkRule::Hold);
+        let held = links.add_rule(THERE, Endpoint::AnyClient, LinkRule::Hold).unwrap();
+        links.add_rule(Endpoint::Client(7), THERE, LinkRule::Hold).unwrap();
         stream.write_all(b"late").unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         assert!(stream.read(&mut [0; 4]).is_err(), "nothing may come while the rule is active");
-        links.end_rule(held);
+        links.end_rule(held).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let mut back = [0; 4];
         stream.read_exact(&mut back).unwrap();
@@ -317,19 +346,19 @@ mod tests {
 
     #[test]
     fn a_cut_link_resets_what_was_sent_into_it_and_heals() {
-        let links = Links::start().unwrap();
+        let links = Links::start(None).unwrap();
         let address = links.add(HERE, THERE, echo()).unwrap();
         let mut stream = dial(address);
-        links.add_rule(Endpoint::AnyClient, Endpoint::AnyNode, LinkRule::Cut { reset_after_ms: 20 });
+        links.add_rule(Endpoint::AnyClient, Endpoint::AnyNode, LinkRule::Cut { reset_after_ms: 20 }).unwrap();
         assert!(answer(&mut stream, b"lost").is_err());
-        links.end_rules();
+        links.end_rules().unwrap();
         assert_eq!(answer(&mut dial(address), b"back").unwrap(), b"back");
     }
 
     #[test]
     fn a_target_that_is_down_closes_the_connection() {
         let free = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        let links = Links::start().unwrap();
+        let links = Links::start(None).unwrap();
         let mut stream = dial(links.add(HERE, THERE, free).unwrap());
         assert!(answer(&mut stream, b"anybody").is_err());
     }

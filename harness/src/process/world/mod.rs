@@ -3,10 +3,12 @@
 //! simulation. Start at `ProcessWorld::prepare`, then `run`. Here nothing is replayed exactly: time is real.
 
 mod links;
+pub mod namespaces;
 mod nemesis;
 mod nodes;
 mod outages;
 mod system;
+mod through_driver;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,6 +26,7 @@ use super::disk::Command;
 use crate::check::Context as JudgeContext;
 use crate::driver::real::{SystemTimer, TcpDial};
 use crate::driver::{Dial, Timer};
+use crate::external::ExternalError;
 use crate::history::{ClientId, Header, History, Mark, SCHEMA_VERSION};
 use crate::plan::draws::Draws;
 use crate::plan::{Endpoint, Plan};
@@ -41,6 +44,7 @@ pub use nodes::{Node, NodeError, OnForgettingDisk, ReferenceNode};
 pub use outages::Outage;
 pub use system::SystemNode;
 
+use namespaces::Namespaces;
 use outages::Leaders;
 
 /// A run's links, before its nodes are made.
@@ -51,6 +55,7 @@ pub struct ProcessWorld {
     addresses: Vec<SocketAddr>,
     left_out: Vec<&'static str>,
     interrupted: Arc<AtomicBool>,
+    sync: Duration,
 }
 
 /// What a run left.
@@ -96,6 +101,9 @@ pub enum ProcessWorldError {
         /// Given.
         given: usize,
     },
+    /// The driver that speaks for the clients failed.
+    #[error(transparent)]
+    Driver(#[from] ExternalError),
     /// Somebody asked for the end.
     #[error("the run was interrupted")]
     Interrupted,
@@ -107,14 +115,15 @@ pub enum ProcessWorldError {
 impl ProcessWorld {
     /// The links of a run whose nodes will listen on these addresses, with their data on the machine's own disk.
     pub fn prepare(plan: &Plan, addresses: Vec<SocketAddr>) -> Result<ProcessWorld, ProcessWorldError> {
-        ProcessWorld::prepare_on(plan, addresses, Disks::Own)
+        ProcessWorld::prepare_on(plan, addresses, Disks::Own, None)
     }
 
-    /// The same, with the nodes' data on such disks.
+    /// The same, with the nodes' data on such disks, and their links through namespaces where they have these.
     pub fn prepare_on(
         plan: &Plan,
         addresses: Vec<SocketAddr>,
         disks: Disks,
+        namespaces: Option<Arc<Namespaces>>,
     ) -> Result<ProcessWorld, ProcessWorldError> {
         let mut plan = plan.clone();
         let missing = plan.faults.iter().filter(|fault| !is_offered(&fault.action, disks));
@@ -127,7 +136,9 @@ impl ProcessWorld {
         if addresses.len() != plan.world.nodes as usize {
             return Err(ProcessWorldError::NodeCount { wanted: plan.world.nodes, given: addresses.len() });
         }
-        Ok(ProcessWorld { plan, links: Arc::new(Links::start()?), addresses, left_out, interrupted: Arc::default() })
+        let links = Arc::new(Links::start(namespaces)?);
+        let (interrupted, sync) = (Arc::default(), Duration::ZERO);
+        Ok(ProcessWorld { plan, links, addresses, left_out, interrupted, sync })
     }
 
     /// The run ends early, with an error, once this is set; its nodes and disks end as after any other.
@@ -136,8 +147,17 @@ impl ProcessWorld {
         self
     }
 
-    /// The addresses at which a node reaches its peers, itself left as it is.
+    /// Disks that forget take as long for a sync as the plan says, until its faults stop.
+    pub fn with_planned_syncs(mut self) -> ProcessWorld {
+        self.sync = Duration::from_micros(self.plan.world.sync_us);
+        self
+    }
+
+    /// The addresses at which a node reaches its peers, itself left as it is: their own where the links are real.
     pub fn peers_of(&self, node: u32) -> Result<Vec<SocketAddr>, ProcessWorldError> {
+        if self.links.are_real() {
+            return Ok(self.addresses.clone());
+        }
         let link = |(to, address): (usize, &SocketAddr)| match to as u32 == node {
             true => Ok(*address),
             false => Ok(self.links.add(Endpoint::Node(node), Endpoint::Node(to as u32), *address)?),
@@ -150,7 +170,7 @@ impl ProcessWorld {
         if nodes.len() != self.addresses.len() {
             return Err(ProcessWorldError::NodeCount { wanted: self.plan.world.nodes, given: nodes.len() });
         }
-        let ProcessWorld { plan, links, addresses, left_out, interrupted } = self;
+        let ProcessWorld { plan, links, addresses, left_out, interrupted, sync } = self;
         let timer = SystemTimer::start();
         let stage = Stage {
             timer,
@@ -161,6 +181,7 @@ impl ProcessWorld {
             topics: Rc::new(plan.topics.clone()),
             bootstrap: addresses.iter().map(SocketAddr::to_string).collect(),
             interrupted,
+            sync,
             plan,
         };
         let routes = stage.routes(&links, &addresses)?;
@@ -203,6 +224,7 @@ struct Stage {
     topics: Rc<Vec<crate::plan::Topic>>,
     bootstrap: Vec<String>,
     interrupted: Arc<AtomicBool>,
+    sync: Duration,
 }
 
 /// How often each of the driver's events happened.
@@ -244,6 +266,11 @@ impl Stage {
         // What was there before the run is durable, as after some minutes of peace.
         for disk in nodes.iter_mut().filter_map(|node| node.disk()) {
             disk.tell(&Command::Settle).map_err(NodeError::from)?;
+            if !self.sync.is_zero() {
+                // No fault of a plan has this number.
+                let slow = Command::Slow { fault: u32::MAX, delay_ms: self.sync.as_millis() as u64 };
+                disk.tell(&slow).map_err(NodeError::from)?;
+            }
         }
         let is_quiet = Arc::new(AtomicBool::new(false));
         let (heal, healing) = mpsc::channel();

@@ -9,20 +9,27 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::super::disk::{Answer, Command};
-use super::links::Links;
+use super::links::{ActiveRule, Links};
 use super::nodes::{Node, NodeError};
 use super::outages::{Leaders, Outage};
 use crate::history::Mark;
 use crate::plan::{Fault, FaultAction, LinkRule, Plan, Trigger};
-use crate::sim::disk::PowerLossSummary;
+use crate::sim::disk::{Metadata, PowerLossSummary};
 
 /// What the nodes' data lie on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disks {
     /// The machine's own: no fault can strike them.
     Own,
-    /// Disks that forget what is unsynced when their power is lost.
-    Forgetting,
+    /// Disks that forget what is unsynced when their power is lost, by these rules for names.
+    Forgetting(Metadata),
+}
+
+impl Disks {
+    /// Whether their power can be lost.
+    pub fn can_forget(self) -> bool {
+        self != Disks::Own
+    }
 }
 
 /// Whether a real process, its links and its disk can be made to suffer this.
@@ -39,7 +46,7 @@ pub fn is_offered(action: &FaultAction, disks: Disks) -> bool {
         | FaultAction::DiskError { .. }
         | FaultAction::DiskFull { .. }
         | FaultAction::DiskSlow { .. }
-        | FaultAction::BitFlip { .. } => disks == Disks::Forgetting,
+        | FaultAction::BitFlip { .. } => disks.can_forget(),
         FaultAction::ClockSkew { .. } | FaultAction::AddNode { .. } | FaultAction::RemoveNode { .. } => false,
     }
 }
@@ -82,7 +89,7 @@ enum Deed {
     Strike(u32),
     Start(usize),
     Resume(usize),
-    EndRule(u64),
+    EndRule(ActiveRule),
     EndDiskFull(usize, u32),
     EndDiskSlow(usize, u32),
 }
@@ -132,7 +139,7 @@ impl Nemesis {
     }
 
     fn heal(&mut self) -> Result<(), NodeError> {
-        self.links.end_rules();
+        self.links.end_rules()?;
         self.note_exits()?;
         for slot in &mut self.slots {
             if let Some(disk) = slot.node.disk() {
@@ -157,7 +164,7 @@ impl Nemesis {
             }
             match first.remove() {
                 Deed::Strike(fault) => self.strike(fault)?,
-                Deed::EndRule(rule) => self.links.end_rule(rule),
+                Deed::EndRule(rule) => self.links.end_rule(rule)?,
                 Deed::EndDiskFull(node, fault) => {
                     self.tell_disk(node, &Command::Full { fault, is_active: false })?;
                 }
@@ -207,8 +214,8 @@ impl Nemesis {
             FaultAction::Restart { node, restart_after_ms } => self.stop(*node, *restart_after_ms)?,
             FaultAction::Pause { node, duration_ms } => self.pause(*node, *duration_ms)?,
             FaultAction::Link { from, to, rule, duration_ms, only: None } => {
-                let number = self.links.add_rule(*from, *to, *rule);
-                self.plan_after(Duration::from_millis(*duration_ms), Deed::EndRule(number));
+                let active = self.links.add_rule(*from, *to, *rule)?;
+                self.plan_after(Duration::from_millis(*duration_ms), Deed::EndRule(active));
                 true
             }
             FaultAction::KillSet { nodes, restart_after_ms, stagger_ms } => {
@@ -221,8 +228,8 @@ impl Nemesis {
             FaultAction::Partition { cut, reset_after_ms, duration_ms, .. } => {
                 let rule = LinkRule::Cut { reset_after_ms: *reset_after_ms };
                 for link in cut {
-                    let number = self.links.add_rule(link.from, link.to, rule);
-                    self.plan_after(Duration::from_millis(*duration_ms), Deed::EndRule(number));
+                    let active = self.links.add_rule(link.from, link.to, rule)?;
+                    self.plan_after(Duration::from_millis(*duration_ms), Deed::EndRule(active));
                 }
                 true
             }

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::super::disk::{DiskError, ForgettingDisk};
 use super::super::{BrokerProcess, ProcessError, ProcessOptions};
+use super::namespaces::NamespaceError;
 use crate::systems::SystemError;
 
 /// Why a node could not be made to do something.
@@ -23,6 +24,9 @@ pub enum NodeError {
     /// The disk that a node's data lie on.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// The links among nodes that have namespaces.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
     /// The node's address cannot be linked.
     #[error("{name} listens on {address:?}, which is not an address and a port; links need one")]
     NoAddress {
@@ -51,6 +55,10 @@ pub trait Node: Send {
     fn exited(&mut self) -> Result<Option<String>, NodeError>;
     /// The disk that its data lie on, where that can lose its power.
     fn disk(&mut self) -> Option<&mut ForgettingDisk> {
+        None
+    }
+    /// Only the disk that its data lie on; the node ends to be one, whatever becomes of the process.
+    fn into_disk(self: Box<Self>) -> Option<ForgettingDisk> {
         None
     }
 }
@@ -100,6 +108,10 @@ impl Node for OnForgettingDisk {
 
     fn disk(&mut self) -> Option<&mut ForgettingDisk> {
         Some(&mut self.disk)
+    }
+
+    fn into_disk(self: Box<Self>) -> Option<ForgettingDisk> {
+        Some(self.disk)
     }
 }
 

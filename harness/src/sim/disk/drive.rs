@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::SimDisk;
 use super::faults::Faults;
 use super::loss::{BitFlip, LossKind, PowerLossSummary, flip_bit, lose_power};
-use super::tree::Tree;
+use super::tree::{Metadata, Tree};
 use crate::plan::DiskOperation;
 use crate::plan::draws::Draws;
 use crate::sim::clock::SimTime;
@@ -80,7 +80,7 @@ impl Drive {
     /// An empty drive, attached to no process.
     pub fn new(options: DriveOptions) -> Drive {
         let state = State {
-            tree: Tree::new(),
+            tree: Tree::new(Metadata::Posix),
             faults: Faults::default(),
             locks: BTreeMap::new(),
             locks_taken: 0,

@@ -1,6 +1,6 @@
 //! `SimDisk`: a process' view of a simulated drive, with the calls of a broker's disk port.
 //! The rules are the design's: volatile and durable apart, sector by sector (`contents`), names durable by their
-//! directory's sync (`tree`), faults (`faults`), and the nemesis' side of it all (`drive`).
+//! directory's sync (`tree`, `Metadata::Posix`), faults (`faults`), and the nemesis' side of it all (`drive`).
 //! Departures from Linux: a sync of a file does not make its name durable, and unsynced changes may survive in any
 //! order. A view that was cut off fails inline calls and never ends asynchronous ones, both without effect.
 
@@ -26,6 +26,7 @@ pub use self::contents::SECTOR_BYTES;
 pub use self::drive::{Drive, DriveOptions, FileLoss};
 use self::drive::{Shared, State};
 pub use self::loss::{BitFlip, LossKind, PowerLossSummary};
+pub use self::tree::Metadata;
 use self::tree::{Entry, Inode, Place};
 use crate::plan::DiskOperation;
 

@@ -1,13 +1,29 @@
 //! The names of a drive: directories and their entries, volatile and durable apart.
-//! A creation, rename or removal is one change; it is durable once a directory that it touches is synced, and until
-//! then a power loss keeps or drops it as a whole, independently of others. Not here: contents of files, errors.
+//! A creation, rename or removal is one change, which a power loss keeps or drops as a whole. When it is durable, `Metadata`
+//! says. Not here: contents of files, errors.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
+
 use super::contents::Contents;
 use crate::plan::draws::draw_at;
+
+/// When changes of names become durable: what a file system promises, or what the common ones do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metadata {
+    /// With the sync of a directory that they touch, and no sooner; a power loss keeps or drops each independently. All
+    /// that POSIX lets a program rely on.
+    #[default]
+    Posix,
+    /// In the order in which they were made, as the journals of ext4 and XFS commit them: the sync of any file or directory
+    /// commits all changes before it, so does time (`sync_all`), and a power loss keeps a prefix. The data of a file obey
+    /// the same rules as under `Posix`: a name may outlive what was written under it.
+    Journal,
+}
 
 /// A file, whatever its names are.
 #[derive(Debug)]
@@ -80,6 +96,7 @@ pub(crate) struct NamesLost {
 
 #[derive(Debug)]
 pub(crate) struct Tree {
+    metadata: Metadata,
     volatile: Names,
     durable: Names,
     unsynced: Vec<Change>,
@@ -88,9 +105,9 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    pub(crate) fn new() -> Tree {
+    pub(crate) fn new(metadata: Metadata) -> Tree {
         let root = Names::from([(String::new(), BTreeMap::new())]);
-        Tree { volatile: root.clone(), durable: root, unsynced: Vec::new(), changes: 0, inodes: 0 }
+        Tree { metadata, volatile: root.clone(), durable: root, unsynced: Vec::new(), changes: 0, inodes: 0 }
     }
 
     pub(crate) fn has_directory(&self, directory: &str) -> bool {
@@ -179,8 +196,18 @@ impl Tree {
         self.change(ChangeKind::Unlink { at });
     }
 
-    /// Makes every change that touches the directory durable, in order.
+    /// What the sync of a file makes durable of the names: all before it where they are kept in a journal, else none.
+    pub(crate) fn sync_file(&mut self) {
+        if self.metadata == Metadata::Journal {
+            self.sync_all();
+        }
+    }
+
+    /// Makes every change that touches the directory durable, in order; with a journal every change there is.
     pub(crate) fn sync_directory(&mut self, directory: &str) {
+        if self.metadata == Metadata::Journal {
+            return self.sync_all();
+        }
         let unsynced = std::mem::take(&mut self.unsynced);
         for change in unsynced {
             if change.kind.touches(directory) {
@@ -191,13 +218,18 @@ impl Tree {
         }
     }
 
-    /// Each unsynced change survives or not, by the salt and independently.
+    /// Each unsynced change survives or not, by the salt: independently, or with a journal those before a point of it.
     pub(crate) fn power_loss(&mut self, salt: u64) -> NamesLost {
         let before = self.files();
         let mut lost = NamesLost::default();
         let survival = [0, 1, 4, 7, 8][(draw_at(salt, "survival", 0, 0) % 5) as usize];
-        for change in std::mem::take(&mut self.unsynced) {
-            if draw_at(salt, "entry", change.id, 0) % 8 < survival {
+        let committed = draw_at(salt, "committed", 0, 0) % (self.unsynced.len() as u64 + 1);
+        for (nth, change) in (0..).zip(std::mem::take(&mut self.unsynced)) {
+            let survives = match self.metadata {
+                Metadata::Posix => draw_at(salt, "entry", change.id, 0) % 8 < survival,
+                Metadata::Journal => nth < committed,
+            };
+            if survives {
                 apply(&mut self.durable, &change.kind);
             } else {
                 lost.changes += 1;
