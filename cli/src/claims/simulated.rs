@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use mqassay_harness::guarantee::{Anomaly, Flush};
 use mqassay_harness::plan::scenario::Scenario;
 use mqassay_scenarios::campaign::{self, Course, Keep, Options};
-use mqassay_scenarios::loss_matrix::{self, COLUMNS, Durability, LOSSES};
+use mqassay_scenarios::loss_matrix::{self, COLUMNS, Cluster, Durability, LOSSES};
 
 use super::experiments::Gathered;
 use crate::arguments::jobs;
@@ -27,7 +27,7 @@ pub(super) fn losses_on(name: &str, gathered: &mut Gathered) -> Result<(), Failu
     is_reference(name)?;
     for (row, durability) in ROWS {
         for column in &COLUMNS {
-            let scenario = loss_matrix::scenario(&durability, column).map_err(Failure::undone)?;
+            let scenario = loss_matrix::scenario(&durability, column, &Cluster::THREE).map_err(Failure::undone)?;
             let plan = format!("losses/{row}/{}", column.name.replace(' ', "-"));
             count_runs(&plan, name, scenario, "runs_that_lost_share", &LOSSES, gathered)?;
         }
