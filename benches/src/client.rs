@@ -274,7 +274,22 @@ impl Driver for KafkaDriver {
     fn end_offsets(&self, topic: &NewRun, _delivered: &[Delivered]) -> Result<Vec<i64>, BenchError> {
         let end = |queue: u32| {
             let partition = i32::try_from(queue).expect("the plan bounds the queues");
-            self.client.inner().fetch_watermarks(&topic.name, partition, PATIENCE).map(|(_, high)| high)
+            let start = Instant::now();
+            loop {
+                match self.client.inner().fetch_watermarks(&topic.name, partition, PATIENCE) {
+                    // A node may not have heard yet of a topic that another has made.
+                    Err(KafkaError::MetadataFetch(
+                        RDKafkaErrorCode::UnknownPartition
+                        | RDKafkaErrorCode::UnknownTopic
+                        | RDKafkaErrorCode::UnknownTopicOrPartition,
+                    )) if start.elapsed() < PATIENCE => {
+                        std::thread::sleep(Duration::from_millis(20));
+                        // It makes the library ask again; what it says is asked for above.
+                        let _ = self.client.inner().fetch_metadata(Some(&topic.name), PATIENCE);
+                    }
+                    found => return found.map(|(_, high)| high),
+                }
+            }
         };
         let ends: Result<Vec<i64>, KafkaError> = (0..topic.queues).map(end).collect();
         ends.map_err(kafka_error(&self.target, "ask for end offsets"))

@@ -89,8 +89,8 @@ fn spin() {
     }
 }
 
-/// Long enough that waking is a small part of what is owed, short against a block.
-const INTERVAL: Duration = Duration::from_millis(5);
+/// Long enough that waking is a small part of what is owed, also where the processor is shared; short against a block.
+const INTERVAL: Duration = Duration::from_millis(20);
 /// About what one wake-up costs.
 const FORGIVEN_NS: f64 = 50_000.0;
 

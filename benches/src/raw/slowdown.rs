@@ -138,14 +138,22 @@ impl Session<'_> {
             self.slowdown_block(load, index, target)?;
         }
         let mut pairs = Vec::new();
+        let (mut spun_ns, mut others_ns) = (0, 0);
+        // Only what is spun in the second's blocks counts: while it is idle, the spin's own waking is most of what it uses.
+        let times = || targets[1].pid.and_then(spin::spun_and_others_ns).unwrap_or_default();
         for pair in 0..load.pairs_per_round {
             let mut costs = [0.0; 2];
             for side in assemble::order(round + pair, 2) {
+                let before = times();
                 costs[side] = self.slowdown_block(load, index, &targets[side])?;
+                if side == 1 {
+                    let after = times();
+                    spun_ns += after.0.saturating_sub(before.0);
+                    others_ns += after.1.saturating_sub(before.1);
+                }
             }
             pairs.push(costs);
         }
-        let (spun_ns, others_ns) = targets[1].pid.and_then(spin::spun_and_others_ns).unwrap_or_default();
         Ok(Round { pairs, spun_ns, others_ns })
     }
 
