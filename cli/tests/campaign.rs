@@ -115,14 +115,14 @@ fn a_campaign_goes_on_where_it_was_interrupted() {
 
 #[test]
 fn every_class_of_fault_strikes_at_every_point_in_one_campaign() {
-    let arguments = ["verify", "points", "log-cuts", "membership", "--seeds", "1..360", "--keep", "none", "--json"];
+    let arguments = ["verify", "points", "log-cuts", "voter-changes", "--seeds", "1..360", "--keep", "none", "--json"];
     let output = mqassay(&arguments);
     assert!(output.status.success(), "{}", stdout(&output));
     let text = stdout(&output);
     let summary: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     let coverage = summary["coverage"].as_object().unwrap();
     assert_eq!(coverage.len(), 20);
-    // A log is cut by a follower alone, in `log-cuts`, and voters change in `membership`; a single node goes by all others.
+    // A log is cut by a follower alone, in `log-cuts`, and voters change in `voter-changes`; a single node goes by all others.
     for (point, classes) in coverage {
         for class in ["kill", "power-loss", "pause"] {
             assert!(classes[class].as_u64().unwrap() > 0, "{class} never struck at {point}: {classes}");

@@ -26,6 +26,7 @@ const FILES: &[(&str, &str)] = &[
     ("leader-storm.toml", include_str!("../catalogue/leader-storm.toml")),
     ("deposed.toml", include_str!("../catalogue/deposed.toml")),
     ("membership.toml", include_str!("../catalogue/membership.toml")),
+    ("voter-changes.toml", include_str!("../catalogue/voter-changes.toml")),
     ("log-cuts.toml", include_str!("../catalogue/log-cuts.toml")),
     ("retry-limits.toml", include_str!("../catalogue/retry-limits.toml")),
     ("resume.toml", include_str!("../catalogue/resume.toml")),
