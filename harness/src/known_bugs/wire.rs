@@ -11,8 +11,9 @@ use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    AddPartitionsToTxnRequest, BrokerId, CreateTopicsRequest, EndTxnRequest, InitProducerIdRequest, ListOffsetsRequest,
-    ProduceRequest, ProducerId, RequestHeader, ResponseHeader, TopicName, TransactionalId,
+    AddPartitionsToTxnRequest, BrokerId, CreateTopicsRequest, EndTxnRequest, FindCoordinatorRequest,
+    InitProducerIdRequest, ListOffsetsRequest, ProduceRequest, ProducerId, RequestHeader, ResponseHeader, TopicName,
+    TransactionalId,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 
@@ -80,15 +81,20 @@ impl Wire {
         done("CreateTopics", answer.topics.first().map_or(0, |topic| topic.error_code))
     }
 
-    /// A new epoch for the transactional id; waits while its coordinator is not ready.
+    /// A new epoch for the transactional id; waits while its coordinator is not ready. Asking who that is makes Kafka create
+    /// the topic of transactions.
     pub(super) fn init_producer(&mut self, transactional_id: &str, timeout_ms: i32) -> io::Result<Identity> {
         let request = InitProducerIdRequest::default()
             .with_transactional_id(Some(transactional(transactional_id)))
             .with_transaction_timeout_ms(timeout_ms)
             .with_producer_id(ProducerId(-1))
             .with_producer_epoch(-1);
+        let coordinator = FindCoordinatorRequest::default()
+            .with_key(StrBytes::from_string(transactional_id.to_owned()))
+            .with_key_type(TRANSACTION_COORDINATOR);
         let deadline = Instant::now() + PATIENCE;
         loop {
+            self.call(&coordinator, 2)?;
             let answer = self.call(&request, 4)?;
             if answer.error_code == 0 {
                 return Ok(Identity { id: *answer.producer_id, epoch: answer.producer_epoch });
@@ -219,3 +225,5 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// What FindCoordinator calls the coordinator of transactions.
+const TRANSACTION_COORDINATOR: i8 = 1;
