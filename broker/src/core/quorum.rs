@@ -88,6 +88,9 @@ pub(super) struct Quorum {
     /// Where each entry is that no snapshot covers: its index and its offset in the log.
     places: Places,
     entries_from: i64,
+    /// What the newest durable snapshot needs of the log. The log goes back to what the one before it needs, so that
+    /// either can be started from; after a restart nobody knows, and the log stays as it is until the second snapshot.
+    newest_needs: i64,
     writing: BTreeMap<String, Writing>,
     deadline: Option<std::time::Duration>,
     /// What the folder said about the process before.
@@ -153,6 +156,7 @@ impl Quorum {
             ends: VecDeque::new(),
             places,
             entries_from,
+            newest_needs: 0,
             writing: BTreeMap::new(),
             deadline: None,
             found,
@@ -341,7 +345,7 @@ impl Core {
         let bytes = self.quorum.encode_snapshot(last, voters.clone(), entries_from, metadata);
         let writing = Writing { last, voters, covers: self.metadata_log_end(), entries_from, install: None };
         self.quorum.writing.insert(name.clone(), writing);
-        effects.disk.push(DiskEffect::WriteSnapshot { name, bytes });
+        effects.disk.push(DiskEffect::WriteSnapshot { name, supersedes: false, bytes });
     }
 
     /// Makes a snapshot that came from the leader durable.
@@ -357,7 +361,7 @@ impl Core {
         let writing = Writing { last, voters, covers, entries_from, install: Some(Box::new(metadata)) };
         self.quorum.writing.insert(name.clone(), writing);
         effects.events.push((points::SNAPSHOT_INSTALLED, 1));
-        effects.disk.push(DiskEffect::WriteSnapshot { name, bytes });
+        effects.disk.push(DiskEffect::WriteSnapshot { name, supersedes: true, bytes });
     }
 
     pub(super) fn on_snapshot(
@@ -385,6 +389,7 @@ impl Core {
         while self.quorum.places.front().is_some_and(is_covered) {
             self.quorum.places.pop_front();
         }
+        let is_only_one = install.is_some();
         match install {
             Some(metadata) => {
                 self.install_metadata(*metadata, now, effects);
@@ -396,7 +401,9 @@ impl Core {
                 self.quorum.raft.compact((last.index + 1).saturating_sub(keep));
             }
         }
-        let first = self.quorum.places.front().map_or(covers, |(_, offset)| covers.min(*offset));
+        let needs = self.quorum.places.front().map_or(covers, |(_, offset)| covers.min(*offset));
+        let before = std::mem::replace(&mut self.quorum.newest_needs, needs);
+        let first = if is_only_one { needs } else { before };
         if let Some(log) = self.logs.get_mut(&LogId::METADATA) {
             log.apply_log_start(QueueId::METADATA, Offset(first));
             log.retain(now, &mut effects.disk);

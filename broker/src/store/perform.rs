@@ -304,8 +304,8 @@ async fn run<D: Disk, O: Observer>(mut job: Job<D, O>, effect: DiskEffect) -> Di
             };
             DiskEvent::Read { ticket, result: result.map_err(|e| e.kind()) }
         }
-        DiskEffect::WriteSnapshot { name, bytes } => {
-            let result = snapshot::write_snapshot(&job.disk, &name, bytes).await;
+        DiskEffect::WriteSnapshot { name, supersedes, bytes } => {
+            let result = snapshot::write_snapshot(&job.disk, &name, supersedes, bytes).await;
             if result.is_ok() {
                 job.observer.point(points::SNAPSHOT_WRITTEN);
             }

@@ -36,14 +36,20 @@ pub(super) fn newest_snapshot<D: Disk>(disk: &D, mutant: Option<Mutant>) -> Resu
     }
 }
 
-/// Writes a snapshot durably, then removes all but the two newest.
-pub(super) async fn write_snapshot<D: Disk>(disk: &D, name: &str, bytes: Bytes) -> Result<(), OpenError> {
+/// Writes a snapshot durably, then removes all but the two newest, or all that it supersedes.
+pub(super) async fn write_snapshot<D: Disk>(
+    disk: &D,
+    name: &str,
+    supersedes: bool,
+    bytes: Bytes,
+) -> Result<(), OpenError> {
     let mut head = BytesMut::with_capacity(HEAD_BYTES);
     head.put_slice(&MAGIC);
     head.put_u32(crc32c(&[&bytes]));
     write_file(disk, Some(METADATA), &snapshot_path(name), &[head.freeze(), bytes]).await?;
+    let kept = if supersedes { 1 } else { SNAPSHOTS_KEPT };
     let names = snapshot_names(disk)?;
-    for old in names.iter().rev().skip(SNAPSHOTS_KEPT) {
+    for old in names.iter().rev().skip(kept) {
         let path = snapshot_path(old);
         disk.remove(&path).map_err(at_path("removing", &path))?;
     }

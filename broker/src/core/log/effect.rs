@@ -96,6 +96,8 @@ pub enum DiskEffect {
     WriteSnapshot {
         /// A file name without directory or extension.
         name: String,
+        /// Whether the log does not lead from older snapshots to what follows this one: they go once it is durable.
+        supersedes: bool,
         /// The snapshot; the store adds a checksum.
         bytes: Bytes,
     },

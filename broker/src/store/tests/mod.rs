@@ -439,11 +439,7 @@ fn a_folder_in_use_newer_or_with_unreadable_metadata_is_refused() {
         let mut rig = open(&disk, Flush::Ack, None).await;
         let locked = Rig::open(disk.clone(), settings(Flush::Ack), None).await.err();
         assert!(matches!(locked, Some(OpenError::Locked)), "{locked:?}");
-        for name in ["00001", "00002", "00003"] {
-            let bytes = Bytes::from(format!("snapshot {name}"));
-            let event = rig.store.start(DiskEffect::WriteSnapshot { name: name.to_string(), bytes }).await;
-            assert_eq!(event, DiskEvent::SnapshotWritten { name: name.to_string(), result: Ok(()) });
-        }
+        write_snapshots(&mut rig, false).await;
         drop(rig);
         let reopen = || Store::open(disk.clone(), Heard::default(), None, StoreSettings::default());
         let paths = disk.paths("metadata/", ".snapshot");
@@ -462,6 +458,31 @@ fn a_folder_in_use_newer_or_with_unreadable_metadata_is_refused() {
         disk.set_contents("format", b"");
         assert!(matches!(reopen().await.err(), Some(OpenError::FormatUnreadable)));
     });
+}
+
+#[test]
+fn a_snapshot_that_supersedes_leaves_none_to_fall_back_to() {
+    block_on(async {
+        let disk = MemoryDisk::default();
+        let mut rig = open(&disk, Flush::Ack, None).await;
+        write_snapshots(&mut rig, true).await;
+        drop(rig);
+        assert_eq!(disk.paths("metadata/", ".snapshot"), ["metadata/00003.snapshot"]);
+        disk.set_contents("metadata/00003.snapshot", b"MQS1 and nothing that fits");
+        let opened = Store::open(disk.clone(), Heard::default(), None, StoreSettings::default()).await;
+        assert!(matches!(opened.err(), Some(OpenError::SnapshotsUnreadable { newest }) if newest == "00003"));
+    });
+}
+
+/// Three snapshots; the last supersedes those before, or none does.
+async fn write_snapshots(rig: &mut Rig, last_supersedes: bool) {
+    for name in ["00001", "00002", "00003"] {
+        let bytes = Bytes::from(format!("snapshot {name}"));
+        let supersedes = last_supersedes && name == "00003";
+        let written = DiskEffect::WriteSnapshot { name: name.to_string(), supersedes, bytes };
+        let event = rig.store.start(written).await;
+        assert_eq!(event, DiskEvent::SnapshotWritten { name: name.to_string(), result: Ok(()) });
+    }
 }
 
 #[test]
