@@ -475,7 +475,7 @@ fn a_snapshot_that_supersedes_leaves_none_to_fall_back_to() {
 }
 
 /// Three snapshots; the last supersedes those before, or none does.
-async fn write_snapshots(rig: &mut Rig, last_supersedes: bool) {
+async fn write_snapshots(rig: &mut Rig<MemoryDisk>, last_supersedes: bool) {
     for name in ["00001", "00002", "00003"] {
         let bytes = Bytes::from(format!("snapshot {name}"));
         let supersedes = last_supersedes && name == "00003";
