@@ -155,7 +155,9 @@ pub(crate) fn kill(target: &SystemTarget) -> io::Result<()> {
     while Instant::now() < deadline {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let state = stat.rsplit(')').next().and_then(|fields| fields.trim_start().chars().next());
-        if matches!(state, None | Some('Z' | 'X')) {
+        // The first thread can be a zombie while another, deep in a sync, still holds the process' files and locks.
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+        if matches!(state, None | Some('Z' | 'X')) && threads <= 1 {
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(1));
