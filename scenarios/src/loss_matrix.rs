@@ -137,6 +137,7 @@ impl Cell {
     /// The cell for people.
     pub fn text(&self) -> String {
         let found = match self.lost {
+            0 if self.durability.acks == 0 => format!("nothing is acknowledged in {}", self.runs),
             0 => format!("not lost in {}", self.runs),
             lost => format!("lost {lost}/{}", self.runs),
         };
@@ -350,14 +351,16 @@ mod tests {
 
     #[test]
     fn a_cell_that_the_matrix_forbids_is_broken() {
-        let cell = |lost, is_allowed| Cell {
-            durability: rows()[3],
+        let cell_of = |durability, lost, is_allowed| Cell {
+            durability,
             faults: "kill of one",
             runs: 20,
             lost,
             is_allowed,
             invalid: 0,
         };
+        let cell = |lost, is_allowed| cell_of(rows()[3], lost, is_allowed);
+        assert_eq!(cell_of(rows()[0], 0, true).text(), "nothing is acknowledged in 20 (may)");
         assert_eq!(cell(0, false).text(), "not lost in 20 (never)");
         assert_eq!(cell(3, true).text(), "lost 3/20 (may)");
         assert_eq!(cell(3, false).text(), "lost 3/20 (never BROKEN)");

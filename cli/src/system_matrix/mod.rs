@@ -189,6 +189,7 @@ fn text(cell: &LossCell) -> String {
     }
     let LossCell { runs, lost_in, acknowledged, lost, repeated, reordered, .. } = cell;
     let found = match lost_in {
+        0 if *acknowledged == 0 => format!("nothing is acknowledged in {runs}"),
         0 => format!("not lost in {runs}"),
         lost_in => format!("lost in {lost_in} of {runs}"),
     };
