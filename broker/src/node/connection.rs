@@ -201,10 +201,13 @@ impl<D: Disk, C: Clock, O: Observer, S: AsyncRead + AsyncWrite + Unpin> Connecti
         }
         let owns_buffer = !self.buffer.is_empty() || self.frame_recent > CHUNK_FRAME_BYTES_MAX;
         let read = if owns_buffer {
+            if self.buffer.is_empty() {
+                self.buffer = self.intake.spare.take();
+            }
             reserve(&mut self.buffer, self.frame_recent);
             let read = pin!(self.stream.read_buf(&mut self.buffer)).poll(context);
             if read.is_pending() && self.buffer.is_empty() {
-                self.buffer = BytesMut::new();
+                self.intake.spare.replace(std::mem::take(&mut self.buffer));
             }
             read
         } else {

@@ -24,6 +24,8 @@ pub(super) struct Intake {
     pub(super) drained: Notify,
     /// Where connections without a half-read request read into.
     pub(super) chunk: RefCell<BytesMut>,
+    /// Room that a connection with long requests made, and nothing came to fill: the next one takes it.
+    pub(super) spare: RefCell<BytesMut>,
     pub(super) budget: Budget,
     /// Bytes that came from connections and went to them.
     pub(super) received_bytes: Cell<u64>,
@@ -42,6 +44,7 @@ impl Intake {
             is_draining: Cell::new(false),
             drained: Notify::new(),
             chunk: RefCell::default(),
+            spare: RefCell::default(),
             budget: Budget { bytes_max, ..Budget::default() },
             received_bytes: Cell::new(0),
             sent_bytes: Cell::new(0),
