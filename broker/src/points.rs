@@ -84,6 +84,8 @@ pub const DUPLICATE_REFUSED: &str = "duplicate-refused";
 pub const RETENTION_CHECK: &str = "retention-check";
 /// A node became the leader of the metadata log.
 pub const CONTROLLER_ELECTED: &str = "controller-elected";
+/// The controller began to change who votes on the metadata log.
+pub const VOTERS_CHANGE: &str = "voters-change";
 /// The controller wants a silent broker fenced.
 pub const BROKER_FENCED: &str = "broker-fenced";
 /// A snapshot of the metadata came from the leader.
@@ -146,6 +148,7 @@ pub const EVENTS: &[&str] = &[
     COORDINATOR_LOADED,
     OFFSETS_EXPIRED,
     CONTROLLER_ELECTED,
+    VOTERS_CHANGE,
     BROKER_FENCED,
     SNAPSHOT_INSTALLED,
 ];

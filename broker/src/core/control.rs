@@ -317,6 +317,7 @@ impl Core {
         // Refused while another change is under way.
         if self.with_raft(now, effects, |raft, output| raft.change_voters(voters, now.monotonic, output)).is_ok() {
             effects.points.push(crate::points::VOTERS_PROPOSED);
+            effects.events.push((crate::points::VOTERS_CHANGE, 1));
         }
     }
 

@@ -12,7 +12,7 @@ use mqassay_harness::sim::node::NodeEvent;
 const CHAIN: usize = 3;
 
 /// Events that are links of chains. The others happen all the time.
-const TURNS: [&str; 12] = [
+const TURNS: [&str; 13] = [
     points::LEADERSHIP_TAKEN,
     points::ISR_CHANGED,
     points::TRUNCATION,
@@ -21,6 +21,7 @@ const TURNS: [&str; 12] = [
     points::CORRUPTION_FOUND,
     points::TORN_TAIL_CUT,
     points::CONTROLLER_ELECTED,
+    points::VOTERS_CHANGE,
     points::SNAPSHOT_INSTALLED,
     points::GROUP_REBALANCED,
     points::COORDINATOR_LOADED,

@@ -1,7 +1,7 @@
 //! What a plan will probably reach, from what is written in it: each trait of a plan (a setting, a role, how many faults
-//! of a class, two faults that follow each other) has the mean worth of the runs whose plans had it, and a plan is worth
-//! what its traits add to the mean. A crude model, and enough to choose among candidates, which cost nothing before they
-//! run.
+//! of a class, at which point one strikes, two faults that follow each other) has the mean worth of the runs whose plans
+//! had it, and a plan is worth what its traits add to the mean. A crude model, and enough to choose among candidates,
+//! which cost nothing before they run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,13 +32,17 @@ pub(super) fn traits(plan: &Plan) -> BTreeSet<String> {
     traits
 }
 
-/// How many faults of each class there are, and which follow which, on the same node or another, after how long.
+/// How many faults of each class there are, at which points they strike, and which follow which, on the same node or
+/// another, after how long.
 fn faults(plan: &Plan) -> BTreeSet<String> {
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut timeline = Vec::new();
+    let (mut timeline, mut struck) = (Vec::new(), BTreeSet::new());
     for fault in &plan.faults {
         let class = fault.action.class();
         *counts.entry(class).or_insert(0) += 1;
+        if let Trigger::Point { name, .. } = &fault.trigger {
+            struck.insert(format!("{class} at {name}"));
+        }
         let (Trigger::At { at_ms } | Trigger::Point { armed_ms: at_ms, .. }) = &fault.trigger;
         timeline.push((*at_ms, class, fault.action.nodes()));
     }
@@ -49,7 +53,7 @@ fn faults(plan: &Plan) -> BTreeSet<String> {
         format!("{first}, after 2^{} ms {place} {second}", magnitude(second_ms - first_ms).max(8))
     });
     let counted = counts.iter().map(|(class, count)| format!("{class} 2^{} times", magnitude(*count)));
-    pairs.chain(counted).collect()
+    pairs.chain(counted).chain(struck).collect()
 }
 
 /// The order of magnitude: binary digits.
