@@ -293,7 +293,8 @@ impl LoadConsumer for AmqpConsumer {
     }
 }
 
-async fn open(target: &SystemTarget) -> Result<(Connection, Channel), ClientError> {
+/// A connection and a channel of it.
+pub(crate) async fn open(target: &SystemTarget) -> Result<(Connection, Channel), ClientError> {
     let address = format!("amqp://guest:guest@{}/%2f?heartbeat=10", target.bootstrap);
     let connection = bounded(PATIENCE, Connection::connect(&address, ConnectionProperties::default())).await?;
     let channel = bounded(PATIENCE, connection.create_channel()).await?;

@@ -358,7 +358,8 @@ impl Driver for KafkaDriver {
     }
 }
 
-fn base_config(target: &SystemTarget) -> ClientConfig {
+/// What every client of librdkafka has.
+pub(crate) fn base_config(target: &SystemTarget) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &target.bootstrap)

@@ -13,7 +13,7 @@ use crate::verify::{Ledger, Reader};
 use crate::{BenchError, Protocol, SystemTarget, amqp, client, rocketmq};
 
 /// Topics of one system, and the clients made for them.
-pub(crate) trait Driver {
+pub(crate) trait Driver: Sync {
     /// Makes the topic with the plan's durability and waits until every queue takes records.
     fn create(&self, topic: &NewRun, plan: &LoadPlan) -> Result<(), BenchError>;
     /// Deletes a topic whose records have been judged.

@@ -84,6 +84,14 @@ impl PayloadWriter {
     }
 }
 
+/// What every record of `run` of at least `STAMPED_BYTES_MINIMUM` begins with.
+pub fn mark(run: u64) -> [u8; MARK_BYTES] {
+    let mut mark = [0; MARK_BYTES];
+    mark[..4].copy_from_slice(&MAGIC);
+    mark[4..].copy_from_slice(&run.to_be_bytes());
+    mark
+}
+
 /// Whether a record says that it is of `run`; nothing else of it is checked.
 pub fn is_of_run(run: u64, bytes: &[u8]) -> bool {
     bytes.len() >= STAMPED_BYTES_MINIMUM && number(bytes, 4) == run
@@ -157,6 +165,8 @@ fn small_checksum_of(run: u64, bytes: &[u8]) -> [u8; SMALL_CHECKSUM_BYTES] {
     sum
 }
 
+/// Length of what a record begins with.
+pub const MARK_BYTES: usize = 12;
 const MAGIC: [u8; 4] = *b"mqa1";
 const CHECKSUM_BYTES: usize = 4;
 const SMALL_CHECKSUM_BYTES: usize = 3;

@@ -186,6 +186,14 @@ pub(crate) fn restart(target: &SystemTarget) -> Result<(SystemTarget, Option<Ref
     }
 }
 
+/// The class path of a provisioned system's broker, where that is a Java program.
+pub(crate) fn java_class_path(target: &SystemTarget) -> Option<String> {
+    let running = systems::status(&external(&target.name)?, &systems::Options::from_environment().ok()?).ok()?;
+    let command = &running.processes.iter().find(|process| process.is_broker)?.command;
+    let flag = command.iter().position(|word| word == "-cp")?;
+    command.get(flag + 1).cloned()
+}
+
 /// The first broker process of a provisioned system that answers.
 pub(crate) fn broker_role(name: &str, options: &systems::Options) -> Result<String, BenchError> {
     let running = systems::status(name, options)?;

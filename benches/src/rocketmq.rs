@@ -27,7 +27,8 @@ pub(crate) struct RocketmqDriver {
 impl RocketmqDriver {
     pub(crate) fn connect(target: &SystemTarget, class_path: &str) -> Result<RocketmqDriver, BenchError> {
         let arguments = ["admin".to_owned(), target.bootstrap.clone()];
-        let admin = JavaClient::start(class_path, &arguments).map_err(client_error(target, "start the Java client"))?;
+        let admin = JavaClient::start(class_path, LOAD_CLIENT, &arguments)
+            .map_err(client_error(target, "start the Java client"))?;
         Ok(RocketmqDriver { target: target.clone(), class_path: class_path.to_owned(), admin: Mutex::new(admin) })
     }
 
@@ -43,13 +44,7 @@ impl RocketmqDriver {
     }
 
     fn child(&self, arguments: &[String], action: &'static str) -> Result<JavaClient, BenchError> {
-        let started = JavaClient::start(&self.class_path, arguments).and_then(|child| {
-            let ready = child.hear(START_PATIENCE)?;
-            match ready.first().map(String::as_str) {
-                Some("ready") => Ok(child),
-                _ => Err(ClientError::Rocketmq(ready.join(","))),
-            }
-        });
+        let started = JavaClient::start(&self.class_path, LOAD_CLIENT, arguments).and_then(JavaClient::ready);
         started.map_err(client_error(&self.target, action))
     }
 }
@@ -106,7 +101,7 @@ impl Driver for RocketmqDriver {
     fn consumer(&self, _plan: &LoadPlan, topic: &NewRun) -> Result<Box<dyn LoadConsumer>, BenchError> {
         let (name_server, queues) = (self.target.bootstrap.clone(), topic.queues.to_string());
         let arguments = ["consume".to_owned(), name_server, topic.name.clone(), queues];
-        Ok(Box::new(RocketmqConsumer { child: self.child(&arguments, "create a consumer")? }))
+        Ok(Box::new(JavaConsumer { child: self.child(&arguments, "create a consumer")? }))
     }
 
     fn library(&self) -> String {
@@ -190,11 +185,12 @@ impl LoadProducer for RocketmqProducer {
     }
 }
 
-struct RocketmqConsumer {
-    child: JavaClient,
+/// A child that tells each record as a line.
+pub(crate) struct JavaConsumer {
+    pub(crate) child: JavaClient,
 }
 
-impl LoadConsumer for RocketmqConsumer {
+impl LoadConsumer for JavaConsumer {
     fn poll(&mut self, on_record: &mut dyn FnMut(u32, i64, &[u8])) -> Result<u64, String> {
         let mut next = match self.child.hear(POLL) {
             Ok(fields) => Some(fields),
@@ -218,17 +214,18 @@ impl LoadConsumer for RocketmqConsumer {
     }
 }
 
-/// A child process; dropping it ends it.
-struct JavaClient {
+/// A Java client as a child process; dropping it ends it.
+pub(crate) struct JavaClient {
     child: Child,
     input: Option<BufWriter<ChildStdin>>,
     lines: Receiver<String>,
 }
 
 impl JavaClient {
-    fn start(class_path: &str, arguments: &[String]) -> Result<JavaClient, ClientError> {
+    /// Starts `program`, a class of the class path or a source file.
+    pub(crate) fn start(class_path: &str, program: &str, arguments: &[String]) -> Result<JavaClient, ClientError> {
         let mut command = Command::new("java");
-        command.args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4", "-cp", class_path, "LoadClient"]);
+        command.args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4", "-cp", class_path, program]);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let failed = |error: std::io::Error| ClientError::Rocketmq(format!("cannot start java: {error}"));
         let mut child = command.spawn().map_err(failed)?;
@@ -246,6 +243,15 @@ impl JavaClient {
         Ok(JavaClient { child, input: input.map(|input| BufWriter::with_capacity(1 << 16, input)), lines })
     }
 
+    /// The child once it has said that it is ready.
+    pub(crate) fn ready(self) -> Result<JavaClient, ClientError> {
+        let ready = self.hear(START_PATIENCE)?;
+        match ready.first().map(String::as_str) {
+            Some("ready") => Ok(self),
+            _ => Err(ClientError::Rocketmq(ready.join(","))),
+        }
+    }
+
     fn say(&mut self, line: &str) -> Result<(), ClientError> {
         let input = self.input.as_mut().expect("the input is closed only on drop");
         writeln!(input, "{line}").map_err(|error| ClientError::Rocketmq(format!("the Java client has ended: {error}")))
@@ -257,7 +263,7 @@ impl JavaClient {
     }
 
     /// The next line's fields, waited for.
-    fn hear(&self, patience: Duration) -> Result<Vec<String>, ClientError> {
+    pub(crate) fn hear(&self, patience: Duration) -> Result<Vec<String>, ClientError> {
         match self.lines.recv_timeout(patience) {
             Ok(line) => Ok(fields(&line)),
             Err(RecvTimeoutError::Timeout) => Err(ClientError::Silent { seconds: patience.as_secs() }),
@@ -286,6 +292,7 @@ fn fields(line: &str) -> Vec<String> {
     inner.split(',').map(|field| field.trim_matches('"').to_owned()).collect()
 }
 
+const LOAD_CLIENT: &str = "LoadClient";
 const POLL: Duration = Duration::from_millis(10);
 const POLL_RECORDS_MAXIMUM: u64 = 1_000;
 /// The child is a virtual machine that has to start before its first answer.

@@ -3,6 +3,8 @@
 
 use mqassay_harness::guarantee::Matrix;
 
+use crate::number;
+
 /// What an anomaly is; `None` for a name that is not known.
 pub(crate) fn anomaly(name: &str) -> Option<&'static str> {
     ANOMALIES.iter().find(|(known, _)| *known == name).map(|(_, meaning)| *meaning)
@@ -14,8 +16,18 @@ pub(crate) fn permissions(name: &str) -> Vec<String> {
     rows.filter(|row| row.allows.iter().any(|anomaly| anomaly.name() == name)).map(|row| row.reason.clone()).collect()
 }
 
+/// A metric's value as people write it: shares in percent, everything else in its unit.
+pub fn figure(metric: &str, value: f64, unit: &str) -> String {
+    match (metric.ends_with("_share"), unit) {
+        (true, _) => format!("{}\u{a0}%", number::significant(value * 100.0)),
+        // Yes or no.
+        (false, "answer") => if value >= 1.0 { "yes" } else { "no" }.to_owned(),
+        (false, unit) => number::quantity(value, unit),
+    }
+}
+
 /// A metric's name as a chart's row shows it.
-pub(crate) fn metric(name: &str) -> String {
+pub fn metric(name: &str) -> String {
     match METRIC_TITLES.iter().find(|(known, _)| *known == name) {
         Some((_, title)) => (*title).to_owned(),
         None => name.replace('_', " "),
@@ -111,6 +123,14 @@ const METRIC_TITLES: &[(&str, &str)] = &[
     ("processed_records_per_second", "Processed by the group"),
     ("runs_that_lost_share", "Simulated runs that lost an acknowledged record"),
     ("runs_out_of_order_share", "Simulated runs that reversed a producer's order"),
+    ("process_runs_that_lost_share", "Runs on real processes that lost an acknowledged record"),
+    ("log_bytes_per_message", "From one message to the next in the log"),
+    ("index_bytes_per_message", "Disk per message beside the log"),
+    ("broker_resident_bytes_per_message", "Resident memory per message sent"),
+    ("copies_per_message", "Copies of a message on the disk"),
+    ("files_with_messages", "Files that hold messages"),
+    ("writes_elsewhere_share", "Messages written away from the one before"),
+    ("feature_works", "Feature works"),
 ];
 
 #[cfg(test)]
@@ -126,6 +146,18 @@ mod tests {
             assert!(anomaly(known.name()).is_some(), "{known} has no meaning");
         }
         assert!(!permissions("duplicate").is_empty() && permissions("corrupt-payload").is_empty());
+    }
+
+    #[test]
+    fn a_figure_is_written_as_its_metric_is_meant() {
+        let cases = [
+            (figure("runs_that_lost_share", 0.075, "ratio"), "7.5 %"),
+            (figure("feature_works", 1.0, "answer"), "yes"),
+            (figure("consumers_busy", 4.0, "consumers"), "4 consumers"),
+        ];
+        for (written, expected) in cases {
+            assert_eq!(written.replace('\u{a0}', " "), expected);
+        }
     }
 
     #[test]

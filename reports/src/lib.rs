@@ -16,6 +16,7 @@ mod tables;
 pub use claims::{ClaimFigure, ClaimRow, render_claims};
 pub use comparison::{ComparisonInput, render_comparison};
 pub use explain::render_story;
+pub use glossary::{figure as written_figure, metric as metric_title};
 pub use input::{CaughtMutant, ReportInput};
 pub use loss::{LossCell, render_losses};
 pub use page::{ReportError, render};

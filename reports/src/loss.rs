@@ -4,6 +4,7 @@
 use minijinja::value::Serde;
 use serde::{Deserialize, Serialize};
 
+use crate::number;
 use crate::page::{ReportError, environment};
 
 /// What the runs of one cell showed.
@@ -54,15 +55,15 @@ impl LossCell {
 
 #[derive(Serialize)]
 struct Page<'a> {
+    title: String,
     systems: Vec<System<'a>>,
-    runs: u64,
-    surprises: usize,
+    runs: String,
     untested: usize,
 }
 
 #[derive(Serialize)]
 struct System<'a> {
-    name: String,
+    title: String,
     columns: Vec<&'a str>,
     rows: Vec<Row<'a>>,
 }
@@ -71,18 +72,62 @@ struct System<'a> {
 struct Row<'a> {
     name: &'a str,
     documented: &'a str,
-    cells: Vec<Option<Shown<'a>>>,
+    cells: Vec<Shown<'a>>,
 }
 
 #[derive(Serialize)]
 struct Shown<'a> {
-    #[serde(flatten)]
-    cell: &'a LossCell,
-    agrees: bool,
+    faults: &'a str,
+    /// The class that colours it: kept, lost, broken or untried.
+    kind: &'static str,
+    verdict: String,
+    count: String,
+    more: String,
+    plans: &'a [String],
 }
 
-fn shown(cell: &LossCell) -> Shown<'_> {
-    Shown { cell, agrees: cell.agrees() }
+fn shown<'a>(faults: &'a str, cell: Option<&'a LossCell>) -> Shown<'a> {
+    let untried = |verdict: String| {
+        let (count, more) = (String::new(), String::new());
+        Shown { faults, kind: "untried", verdict, count, more, plans: &[] }
+    };
+    let Some(cell) = cell else { return untried("not run".to_owned()) };
+    if let Some(why) = &cell.not_tested {
+        return untried(format!("not tested here: {why}"));
+    }
+    let runs = number::counted(cell.runs, "run", "runs");
+    let records = number::count(cell.acknowledged);
+    let (kind, verdict) = match (cell.agrees(), cell.lost_in) {
+        (false, 0) => ("broken", format!("BROKEN in {} of {runs}", number::count(cell.invalid))),
+        (false, lost_in) => ("broken", format!("BROKEN: lost in {lost_in} of {runs}")),
+        (true, 0) if cell.acknowledged == 0 => ("untried", "nothing was acknowledged".to_owned()),
+        (true, 0) => ("kept", "nothing lost".to_owned()),
+        (true, lost_in) => ("lost", format!("lost in {lost_in} of {runs}")),
+    };
+    let count = match cell.lost {
+        0 => format!("{records} records, {runs}"),
+        lost => format!("{} of {records} records", number::count(lost)),
+    };
+    let promise = if cell.allowed { "These settings may lose" } else { "These settings must not lose" };
+    let (repeated, reordered) = (number::count(cell.repeated), number::count(cell.reordered));
+    let recovery = cell.recovery_ms.map_or_else(String::new, |(median, worst)| {
+        let took = |ms: u64| number::duration(ms as f64 * 1e6);
+        format!(" Next acknowledged send after {}, at worst {}.", took(median), took(worst))
+    });
+    let more = format!("{promise}. Repeated: {repeated}, reordered: {reordered}.{recovery} Plans:");
+    Shown { faults, kind, verdict, count, more, plans: &cell.plans }
+}
+
+/// What came of a system, as the title of its table.
+fn system_title(name: &str, cells: &[&LossCell]) -> String {
+    let tried = cells.iter().filter(|cell| cell.not_tested.is_none());
+    let lost = tried.clone().filter(|cell| cell.lost_in > 0).count();
+    let broken = tried.clone().filter(|cell| !cell.agrees()).count();
+    let tried = tried.count();
+    match broken {
+        0 => format!("{name} keeps its promises: records were lost in {lost} of {tried} cells, each of which may lose"),
+        broken => format!("{name} breaks its promise in {broken} of {tried} cells; records were lost in {lost}"),
+    }
 }
 
 /// The page; it needs nothing beside itself.
@@ -94,17 +139,25 @@ pub fn render_losses(cells: &[LossCell]) -> Result<String, ReportError> {
         let rows = distinct(of_system.iter().map(|cell| cell.row.as_str())).into_iter().map(|row| {
             let of_row: Vec<&LossCell> = of_system.iter().copied().filter(|cell| cell.row == row).collect();
             let at = |column: &&str| of_row.iter().copied().find(|cell| cell.faults == *column);
-            let cells = columns.iter().map(|column| at(column).map(shown)).collect();
+            let cells = columns.iter().map(|column| shown(column, at(column))).collect();
             Row { name: row, documented: &of_row[0].documented, cells }
         });
         let version = of_system.iter().map(|cell| cell.version.as_str()).find(|version| !version.is_empty());
         let name = format!("{name} {}", version.unwrap_or_default());
-        systems.push(System { name, columns: columns.clone(), rows: rows.collect() });
+        systems.push(System {
+            title: system_title(name.trim(), &of_system),
+            columns: columns.clone(),
+            rows: rows.collect(),
+        });
     }
+    let title = match cells.iter().filter(|cell| !cell.agrees()).count() {
+        0 => "No system lost what its settings promise to keep".to_owned(),
+        broken => format!("Promises were broken in {}", number::counted(broken as u64, "cell", "cells")),
+    };
     let page = Page {
+        title,
         systems,
-        runs: cells.iter().map(|cell| cell.runs).sum(),
-        surprises: cells.iter().filter(|cell| !cell.agrees()).count(),
+        runs: number::count(cells.iter().map(|cell| cell.runs).sum()),
         untested: cells.iter().filter(|cell| cell.not_tested.is_some()).count(),
     };
     Ok(environment()?.get_template("loss.html")?.render(Serde(page))?)
@@ -147,7 +200,7 @@ mod tests {
         assert!(seen.agrees() && !broken.agrees());
         let page = render_losses(&[seen, untried, broken]).unwrap();
         for text in
-            ["kafka 4.3.1", "power loss of all", "17 of 5000", "no time", "BROKEN", "&lt;fsync&gt;", "plan.json"]
+            ["kafka 4.3.1", "power loss of all", "17 of 5,000", "no time", "BROKEN", "&lt;fsync&gt;", "plan.json"]
         {
             assert!(page.contains(text), "{text}: {page}");
         }

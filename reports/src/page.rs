@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use crate::chart::{self, Chart, Systems, Table};
 use crate::input::ReportInput;
-use crate::number;
 use crate::tables::{self, Allowed, BadRun, Event, FaultRow, MutantRow, MutantStory, ScenarioRow};
+use crate::{glossary, number};
 
 /// Why a report could not be made. Nothing here depends on the figures; each is a fault of this crate or its input.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +52,8 @@ pub(crate) fn environment() -> Result<Environment<'static>, ReportError> {
     Ok(environment)
 }
 
-const TEMPLATES: [(&str, &str); 10] = [
+const TEMPLATES: [(&str, &str); 11] = [
+    ("base.html", include_str!("templates/base.html")),
     ("claims.html", include_str!("templates/claims.html")),
     ("comparison.html", include_str!("templates/comparison.html")),
     ("figure.html", include_str!("templates/figure.html")),
@@ -92,6 +93,8 @@ struct Page {
     any_shrunk: bool,
     stories: Vec<MutantStory>,
     ladder: Option<Chart>,
+    /// Figures of the plans that have no picture, side by side.
+    counted: Option<Counted>,
     benches: Vec<BenchSection>,
     manifest: BTreeMap<String, String>,
 }
@@ -114,8 +117,64 @@ struct BenchSection {
     charts: Vec<Chart>,
     missing: String,
     targets: Vec<TargetRow>,
+    /// Whether its figures stand in the table of those that have no picture.
+    is_counted: bool,
     figures: Table,
     manifest: BTreeMap<String, String>,
+}
+
+/// One table of plans whose figures are no picture: counts, mostly.
+#[derive(Serialize)]
+struct Counted {
+    systems: Vec<String>,
+    rows: Vec<CountedRow>,
+}
+
+#[derive(Serialize)]
+struct CountedRow {
+    /// Empty where it is the plan of the row above.
+    plan: String,
+    figure: String,
+    cells: Vec<String>,
+}
+
+impl Counted {
+    fn of(benches: &[BenchResult], sections: &[BenchSection]) -> Option<Counted> {
+        let counted = || benches.iter().zip(sections).filter(|(_, section)| section.is_counted).map(|(bench, _)| bench);
+        let mut systems: Vec<String> = Vec::new();
+        for row in counted().flat_map(|bench| &bench.rows) {
+            if !systems.contains(&row.system) {
+                systems.push(row.system.clone());
+            }
+        }
+        let mut rows: Vec<CountedRow> = Vec::new();
+        for bench in counted() {
+            let mut plan = bench.plan.as_str();
+            let mut metrics: Vec<&str> = Vec::new();
+            for row in &bench.rows {
+                if metrics.contains(&row.metric.as_str()) {
+                    continue;
+                }
+                metrics.push(&row.metric);
+                let cell = |system: &String| {
+                    let same = |one: &&MetricRow| one.system == *system && one.metric == row.metric;
+                    bench.rows.iter().find(same).map_or_else(|| "–".to_owned(), counted_cell)
+                };
+                let (figure, cells) = (glossary::metric(&row.metric), systems.iter().map(cell).collect());
+                rows.push(CountedRow { plan: std::mem::take(&mut plan).to_owned(), figure, cells });
+            }
+        }
+        (!rows.is_empty()).then_some(Counted { systems, rows })
+    }
+}
+
+/// The figure, with its interval where it has one.
+fn counted_cell(row: &MetricRow) -> String {
+    let written = |value: f64| glossary::figure(&row.metric, value, &row.unit);
+    if row.low == row.high {
+        return written(row.value);
+    }
+    format!("{} ({} to {})", written(row.value), written(row.low), written(row.high))
 }
 
 #[derive(Serialize)]
@@ -151,7 +210,8 @@ impl Page {
             .filter(|(_, count)| **count == 0)
             .map(|(name, _)| name.replace('-', " "))
             .collect();
-        let benches = input.benches.iter().enumerate().map(|(index, bench)| BenchSection::of(index, bench, &systems));
+        let sections = input.benches.iter().enumerate().map(|(index, bench)| BenchSection::of(index, bench, &systems));
+        let benches = sections.collect::<Result<Vec<BenchSection>, _>>()?;
         let (fault_classes, mutants_by_fault) = tables::mutants_by_fault(&input.mutants);
         Ok(Page {
             title: input.title.clone(),
@@ -172,7 +232,8 @@ impl Page {
             any_shrunk: input.mutants.iter().any(|(line, _)| line.shrunk.is_some()),
             stories: tables::stories(&input.mutants),
             ladder: chart::ladder::chart(&input.benches)?,
-            benches: benches.collect::<Result<_, _>>()?,
+            counted: Counted::of(&input.benches, &benches),
+            benches,
             manifest: input.manifest.clone(),
         })
     }
@@ -216,6 +277,7 @@ impl BenchSection {
             plan: bench.plan.clone(),
             title: bench.title.clone(),
             verdicts: bench.verdicts.iter().map(verdict_row).collect(),
+            is_counted: charts.is_empty() && bench.targets.is_empty() && !bench.rows.is_empty(),
             remarks: bench.remarks.iter().take(remarks_shown).cloned().collect(),
             remarks_more: bench.remarks.iter().skip(remarks_shown).cloned().collect(),
             charts,
@@ -265,7 +327,9 @@ fn measured_headline(benches: &[BenchResult]) -> (String, &'static str) {
     let verdicts = || benches.iter().flat_map(|bench| &bench.verdicts);
     let count = |wanted: &str| verdicts().filter(|one| one.verdict == wanted).count() as u64;
     let messages = number::count(verdicts().map(|one| one.verified_messages).sum());
+    let counted = verdicts().all(|one| one.verified_messages == 0);
     match (count("invalid"), count("unknown"), verdicts().count()) {
+        (0, 0, 1..) if counted => ("Counted; no stream of messages was there to be verified.".to_owned(), "valid"),
         (_, _, 0) => ("What was measured was not judged, so that its figures do not count.".to_owned(), "unknown"),
         (0, 0, _) => (format!("Measured, and every message accounted for: {messages} were verified."), "valid"),
         (0, open, _) => {

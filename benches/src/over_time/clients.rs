@@ -39,13 +39,24 @@ pub(super) struct Times {
     pub(super) end_seconds: f64,
 }
 
+/// One system, and the load that is put on it.
+#[derive(Clone, Copy)]
+pub(super) struct Loading<'a> {
+    pub(super) target: &'a SystemTarget,
+    pub(super) plan: &'a LoadPlan,
+    pub(super) driver: &'a dyn Driver,
+    pub(super) load: &'a OverTime,
+    pub(super) times: Times,
+    pub(super) topics: &'a [NewRun],
+    pub(super) windows: &'a Windows,
+}
+
 /// What all threads of a load share.
 struct Shared<'a> {
-    plan: &'a LoadPlan,
-    load: &'a OverTime,
-    times: Times,
-    windows: &'a Windows,
+    loading: Loading<'a>,
     start_ns: u64,
+    /// What records are filled with, where that is given.
+    filler: Option<&'a [u8]>,
     sent_bytes: AtomicU64,
     /// When the bytes' bound was met, nanoseconds after the start; `u64::MAX` where it was not.
     bound_met_ns: AtomicU64,
@@ -59,16 +70,9 @@ struct Subscription {
 }
 
 /// Makes the topics, loads them, and deletes them again, also where the load failed.
-pub(super) fn run(
-    target: &SystemTarget,
-    plan: &LoadPlan,
-    driver: &dyn Driver,
-    load: &OverTime,
-    times: Times,
-    topics: &[NewRun],
-    windows: &Windows,
-) -> Result<OverTimeBlock, BenchError> {
-    let filler = load.payload_file.as_deref().map(read_filler).transpose()?;
+pub(super) fn run(loading: Loading<'_>) -> Result<OverTimeBlock, BenchError> {
+    let Loading { plan, driver, topics, .. } = loading;
+    let filler = loading.load.payload_file.as_deref().map(read_filler).transpose()?;
     let mut made = 0;
     let mut measured = Ok(());
     for topic in topics {
@@ -78,8 +82,7 @@ pub(super) fn run(
         }
         made += 1;
     }
-    let block =
-        measured.and_then(|()| load_topics(target, plan, driver, load, times, topics, windows, filler.as_deref()));
+    let block = measured.and_then(|()| load_topics(loading, filler.as_deref()));
     let deleted: Result<Vec<()>, BenchError> = topics[..made].iter().map(|topic| driver.delete(topic)).collect();
     // The first thing that went wrong is the one to tell.
     let block = block?;
@@ -87,29 +90,13 @@ pub(super) fn run(
     Ok(block)
 }
 
-#[expect(clippy::too_many_arguments, reason = "all of them are what a load consists of, and there is one caller")]
-fn load_topics(
-    target: &SystemTarget,
-    plan: &LoadPlan,
-    driver: &dyn Driver,
-    load: &OverTime,
-    times: Times,
-    topics: &[NewRun],
-    windows: &Windows,
-    filler: Option<&[u8]>,
-) -> Result<OverTimeBlock, BenchError> {
-    let (subscriptions, producers) = connect(plan, driver, load, topics)?;
+fn load_topics(loading: Loading<'_>, filler: Option<&[u8]>) -> Result<OverTimeBlock, BenchError> {
+    let Loading { target, topics, windows, .. } = loading;
+    let (subscriptions, producers) = connect(loading)?;
     let before = block::usage_of(target)?;
-    let shared = Shared {
-        plan,
-        load,
-        times,
-        windows,
-        start_ns: windows.clock().now_ns(),
-        sent_bytes: AtomicU64::new(0),
-        bound_met_ns: AtomicU64::new(u64::MAX),
-    };
-    windows.start(shared.start_ns, times.resume_seconds);
+    let (start_ns, bound_met_ns) = (windows.clock().now_ns(), AtomicU64::new(u64::MAX));
+    let shared = Shared { loading, start_ns, filler, sent_bytes: AtomicU64::new(0), bound_met_ns };
+    windows.start(shared.start_ns, loading.times.resume_seconds);
     let ends_known: Vec<OnceLock<Vec<i64>>> = topics.iter().map(|_| OnceLock::new()).collect();
     let (sent, subscriptions) = std::thread::scope(|scope| {
         let followers: Result<Vec<_>, BenchError> =
@@ -117,11 +104,9 @@ fn load_topics(
         let sent = followers.map(|followers| {
             let senders: Result<Vec<_>, BenchError> = producers
                 .into_iter()
-                .map(|(topic, client, producer)| {
-                    send(scope, &shared, &topics[topic], (topic, client), producer, filler)
-                })
+                .map(|(topic, client, producer)| send(scope, &shared, (topic, client), producer))
                 .collect();
-            (followers, senders.and_then(|senders| join(target, driver, topics, senders)))
+            (followers, senders.and_then(|senders| join(loading, senders)))
         });
         // The followers must learn that it is over in any case, or the scope would never end.
         for (index, topic) in topics.iter().enumerate() {
@@ -147,12 +132,8 @@ fn load_topics(
 type Producing = (usize, u32, Box<dyn LoadProducer>);
 
 /// Every client is connected before the clock starts.
-fn connect(
-    plan: &LoadPlan,
-    driver: &dyn Driver,
-    load: &OverTime,
-    topics: &[NewRun],
-) -> Result<(Vec<Subscription>, Vec<Producing>), BenchError> {
+fn connect(loading: Loading<'_>) -> Result<(Vec<Subscription>, Vec<Producing>), BenchError> {
+    let Loading { plan, driver, load, topics, .. } = loading;
     let batch_records = block::BATCH_RECORDS_MAXIMUM;
     let batching = Batching { linger_ms: load.linger_ms, batch_bytes: load.batch_bytes, batch_records };
     let (mut subscriptions, mut producers) = (Vec::new(), Vec::new());
@@ -197,11 +178,12 @@ fn follow<'scope, 'env>(
 ) -> Result<ScopedJoinHandle<'scope, Followed>, BenchError> {
     let run = move || {
         let Subscription { topic, consumer, mut reader } = subscription;
-        let clock = shared.windows.clock();
+        let windows = shared.loading.windows;
+        let clock = windows.clock();
         let mut pausing = Pausing { consumer, shared };
         let ends = || ends[topic].get().cloned();
         let unread = driver::consume(&mut pausing, &mut reader, &ends, &mut |stamp| {
-            shared.windows.consumed(stamp, clock.now_ns());
+            windows.consumed(stamp, clock.now_ns());
         });
         (Subscription { topic, consumer: pausing.consumer, reader }, unread)
     };
@@ -217,8 +199,8 @@ struct Pausing<'a> {
 
 impl LoadConsumer for Pausing<'_> {
     fn poll(&mut self, on_record: &mut dyn FnMut(u32, i64, &[u8])) -> Result<u64, String> {
-        let Times { pause_seconds, resume_seconds, .. } = self.shared.times;
-        let since_ns = self.shared.windows.clock().now_ns().saturating_sub(self.shared.start_ns);
+        let Times { pause_seconds, resume_seconds, .. } = self.shared.loading.times;
+        let since_ns = self.shared.loading.windows.clock().now_ns().saturating_sub(self.shared.start_ns);
         if (nanoseconds(pause_seconds)..nanoseconds(resume_seconds)).contains(&since_ns) {
             std::thread::sleep(Duration::from_nanos(SERVE_INTERVAL_NS));
             return Ok(0);
@@ -232,16 +214,15 @@ type Sent = (usize, Result<Delivered, ClientError>);
 fn send<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     shared: &'env Shared<'env>,
-    topic: &'env NewRun,
     (topic_index, client): (usize, u32),
     producer: Box<dyn LoadProducer>,
-    filler: Option<&'env [u8]>,
 ) -> Result<ScopedJoinHandle<'scope, Sent>, BenchError> {
-    let writer = match filler {
-        Some(bytes) => PayloadWriter::filled_with(topic.run, shared.plan.record_bytes, bytes),
-        None => PayloadWriter::with_entropy(topic.run, shared.plan.record_bytes, shared.plan.entropy_percent),
+    let (plan, topic) = (shared.loading.plan, &shared.loading.topics[topic_index]);
+    let writer = match shared.filler {
+        Some(bytes) => PayloadWriter::filled_with(topic.run, plan.record_bytes, bytes),
+        None => PayloadWriter::with_entropy(topic.run, plan.record_bytes, plan.entropy_percent),
     };
-    let number = topic_index as u64 * u64::from(shared.plan.producers) + u64::from(client);
+    let number = topic_index as u64 * u64::from(plan.producers) + u64::from(client);
     let run = move || (topic_index, send_all(shared, topic, (number, client), producer, writer));
     let failed = |source| BenchError::Io { action: "start a producer's thread", source };
     Builder::new().name(format!("producer-{number}")).spawn_scoped(scope, run).map_err(failed)
@@ -255,9 +236,9 @@ fn send_all(
     mut producer: Box<dyn LoadProducer>,
     mut writer: PayloadWriter,
 ) -> Result<Delivered, ClientError> {
-    let Shared { plan, load, windows, start_ns, .. } = shared;
-    let clock = windows.clock();
-    let end_ns = start_ns + nanoseconds(shared.times.end_seconds);
+    let Loading { plan, load, times, windows, .. } = shared.loading;
+    let (clock, start_ns) = (windows.clock(), shared.start_ns);
+    let end_ns = start_ns + nanoseconds(times.end_seconds);
     let producers = u64::from(load.topics) * u64::from(plan.producers);
     let schedule = (load.records_per_second > 0).then(|| Schedule::new(load.records_per_second, number, producers));
     for index in 0.. {
@@ -285,9 +266,9 @@ fn send_all(
 
 /// Adds a record's bytes, and says whether the load has sent as many as it may.
 fn is_bound_met(shared: &Shared<'_>, now_ns: u64) -> bool {
-    let bytes = shared.plan.record_bytes as u64;
+    let bytes = shared.loading.plan.record_bytes as u64;
     let sent = shared.sent_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-    let is_met = sent > shared.load.bytes_maximum;
+    let is_met = sent > shared.loading.load.bytes_maximum;
     if is_met {
         shared.bound_met_ns.fetch_min(now_ns.saturating_sub(shared.start_ns), Ordering::Relaxed);
     }
@@ -297,12 +278,8 @@ fn is_bound_met(shared: &Shared<'_>, now_ns: u64) -> bool {
 type AllSent = (Vec<Vec<Delivered>>, Vec<Vec<i64>>);
 
 /// What was delivered and the end offsets, by topic.
-fn join(
-    target: &SystemTarget,
-    driver: &dyn Driver,
-    topics: &[NewRun],
-    senders: Vec<ScopedJoinHandle<'_, Sent>>,
-) -> Result<AllSent, BenchError> {
+fn join(loading: Loading<'_>, senders: Vec<ScopedJoinHandle<'_, Sent>>) -> Result<AllSent, BenchError> {
+    let Loading { target, driver, topics, .. } = loading;
     let mut delivered: Vec<Vec<Delivered>> = topics.iter().map(|_| Vec::new()).collect();
     // All are waited for, whatever the first says: a thread that is left would end with the scope anyway.
     let joined: Vec<Result<Sent, BenchError>> = senders

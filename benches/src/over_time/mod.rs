@@ -19,7 +19,7 @@ use crate::driver::NewRun;
 use crate::payload::STAMPED_BYTES_MINIMUM;
 use crate::plan::LoadPlan;
 use crate::session::Session;
-use clients::{OverTimeBlock, Times};
+use clients::{Loading, OverTimeBlock, Times};
 use windows::Windows;
 
 /// A load over topics and subscriptions. The plan's queues and producers are those of each topic.
@@ -104,7 +104,8 @@ impl Session<'_> {
                 .map(|topic| NewRun { clock: windows.clock(), windows: Some(windows.clone()), ..topic })
                 .collect();
             let block = self.guarded(index, "over time", |target, plan, driver| {
-                clients::run(target, plan, driver, load, times, &topics, &windows)
+                let (topics, windows) = (topics.as_slice(), &windows);
+                clients::run(Loading { target, plan, driver, load, times, topics, windows })
             });
             if let Some(block) = block {
                 self.tell_over_time(index, load, times, &windows, &block);

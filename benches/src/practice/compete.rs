@@ -1,15 +1,19 @@
-//! Consumers of one queue compete: each message goes to one of them. Tried where a queue is a queue, on RabbitMQ; brokers
-//! that speak Kafka's protocol do it with share groups, which the client library here does not speak yet.
+//! Consumers of one queue compete: each message goes to one of them. Tried where a queue is a queue, on RabbitMQ, and in a
+//! share group of Kafka, whose members run as children over Kafka's own Java client: librdkafka has none yet.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::block::{self, BATCH_RECORDS_MAXIMUM};
 use crate::driver::{self, Batching, LoadConsumer, NewRun, client_error};
+use crate::features::java::{SHARE, written};
 use crate::payload::{self, PayloadWriter, Stamp};
 use crate::plan::LoadPlan;
-use crate::{BenchError, SystemTarget};
+use crate::prepare::java_class_path;
+use crate::rocketmq::{JavaClient, JavaConsumer};
+use crate::{BenchError, Protocol, SystemTarget};
 
 /// What the consumers got.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,8 +34,13 @@ pub fn run(target: &SystemTarget, consumers: u32) -> Result<Shared, BenchError> 
     let driver = driver::connect(target)?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let topic = block::new_run(&plan, target, 0, now.as_nanos() as u64, 1);
+    let (member, _folder) = written(SHARE)?;
+    let competitor = || match &target.protocol {
+        Protocol::Kafka => in_share_group(target, &topic, &member),
+        Protocol::Amqp { .. } | Protocol::Rocketmq { .. } => driver.consumer(&plan, &topic),
+    };
     block::on_topic(&plan, driver.as_ref(), &topic, || {
-        let readers: Result<Vec<_>, BenchError> = (0..consumers).map(|_| driver.consumer(&plan, &topic)).collect();
+        let readers: Result<Vec<_>, BenchError> = (0..consumers).map(|_| competitor()).collect();
         let batching = Batching { linger_ms: 0, batch_bytes: 65_536, batch_records: BATCH_RECORDS_MAXIMUM };
         let mut producer = driver.producer(&plan, &topic, batching, 0)?;
         let seen: Mutex<Vec<u32>> = Mutex::new(vec![0; MESSAGES as usize]);
@@ -70,6 +79,16 @@ pub fn run(target: &SystemTarget, consumers: u32) -> Result<Shared, BenchError> 
             busy: shares.iter().filter(|share| **share >= tenth.max(1)).count() as u32,
         })
     })
+}
+
+/// A member of the topic's share group; `member` is its source.
+fn in_share_group(target: &SystemTarget, topic: &NewRun, member: &Path) -> Result<Box<dyn LoadConsumer>, BenchError> {
+    let what = "share groups, for which the class path of its Java client must be known";
+    let unknown = || BenchError::Unsupported { library: target.name.clone(), what };
+    let class_path = java_class_path(target).ok_or_else(unknown)?;
+    let arguments = ["consume", &target.bootstrap, &topic.name, &topic.name].map(str::to_owned);
+    let child = JavaClient::start(&class_path, &member.display().to_string(), &arguments).and_then(JavaClient::ready);
+    Ok(Box::new(JavaConsumer { child: child.map_err(client_error(target, "join a share group"))? }))
 }
 
 /// Until as many deliveries were made, or none came for a while.

@@ -17,7 +17,7 @@ use mqassay_harness::measure::result::{BenchResult, METRICS, MetricRow, RatioRow
 use mqassay_harness::measure::statistics::{median_interval, ratio_interval};
 use serde::Deserialize;
 
-use super::{practice, simulated};
+use super::{brokers, powerless, practice, simulated};
 use crate::backlog;
 use crate::bench::end_brokers_on_signal;
 use crate::exit::{Exit, Failure};
@@ -41,6 +41,10 @@ pub(crate) enum Experiment {
     Decoupling,
     /// Consumers of one queue, on brokers whose queues are queues.
     Compete,
+    /// Where messages lie on the disk, and what they take.
+    Placement,
+    /// Retry, timed messages, query, transactions, trace, filter.
+    Features,
     /// A group larger than its topic's queues, and topics made.
     Members,
     /// What the producer does with its answers.
@@ -53,6 +57,8 @@ pub(crate) enum Experiment {
     Parallelism,
     /// Settings of durability under faults, in the simulated world.
     Losses,
+    /// Settings of durability under real power losses, on disks that forget.
+    Powerless,
     /// A producer's order across its leader's death, in the simulated world.
     Deaths,
 }
@@ -68,12 +74,15 @@ impl Experiment {
             Experiment::Burst => &["burst"],
             Experiment::Decoupling => &["decoupling"],
             Experiment::Compete => &["compete"],
+            Experiment::Placement => &["placement"],
+            Experiment::Features => &["features"],
             Experiment::Members => &["members", "topics"],
             Experiment::Answers => &["answers"],
             Experiment::Order => &["order"],
             Experiment::Replay => &["replay"],
             Experiment::Parallelism => &["parallelism"],
             Experiment::Losses => &["losses"],
+            Experiment::Powerless => &["powerless"],
             Experiment::Deaths => &["deaths"],
         }
     }
@@ -107,13 +116,16 @@ fn run_on(experiment: Experiment, name: &str, gathered: &mut Gathered) -> Result
         Experiment::Asynchrony => asynchrony_on(system()?, gathered),
         Experiment::Burst => burst_on(system()?, gathered),
         Experiment::Decoupling => decoupling_on(system()?, gathered),
-        Experiment::Compete => practice::compete_on(name, gathered),
+        Experiment::Compete => brokers::compete_on(name, gathered),
+        Experiment::Placement => brokers::placement_on(name, gathered),
+        Experiment::Features => brokers::features_on(name, gathered),
         Experiment::Members => practice::members_on(system()?, gathered),
         Experiment::Answers => practice::answers_on(system()?, gathered),
         Experiment::Order => practice::order_on(system()?, gathered),
         Experiment::Replay => practice::replay_on(system()?, gathered),
         Experiment::Parallelism => practice::parallelism_on(system()?, gathered),
         Experiment::Losses => simulated::losses_on(name, gathered),
+        Experiment::Powerless => powerless::losses_on(name, gathered),
         Experiment::Deaths => simulated::deaths_on(name, gathered),
     }
 }

@@ -1,7 +1,9 @@
 //! `mqassay claims`: the claims that the project began from, each an experiment that anyone can run again. The ledger is
 //! data (`cli/claims/ledger.toml`); a verdict is computed from runs by the rules written there, and kept with them.
 
+mod brokers;
 mod experiments;
+mod powerless;
 mod practice;
 mod rule;
 mod simulated;
@@ -161,27 +163,35 @@ fn word(holds: Option<bool>) -> &'static str {
     }
 }
 
-/// Keeps what was run, and a page with its charts.
+/// Keeps what was run.
 fn keep(folder: &Path, tested: &Tested) -> Result<(), Failure> {
     let path = folder.join(format!("{}.json", tested.id));
     let text = serde_json::to_string_pretty(tested).map_err(Failure::undone)?;
-    std::fs::write(&path, text).map_err(|error| cannot("write", &path, error))?;
-    let title = format!("Claim {}", tested.id);
+    std::fs::write(&path, text).map_err(|error| cannot("write", &path, error))
+}
+
+/// The page with a claim's figures and charts.
+fn write_charts(folder: &Path, claim: &Claim, tested: &Tested) -> Result<(), Failure> {
+    let title = format!("{}: {}", tested.id, claim.text);
     let manifest = tested.results.first().map(|result| result.manifest.clone()).unwrap_or_default();
     let input = ReportInput { title, manifest, benches: tested.results.clone(), ..ReportInput::default() };
     write_page(&input, &folder.join(format!("{}.html", tested.id)))
 }
 
-/// The page of all claims, from what was kept.
+/// The page of all claims and those with their charts, from what was kept: the rules are applied to the figures again.
 fn write_ledger(ledger: &Ledger, folder: &Path) -> Result<(), Failure> {
     let mut rows = Vec::new();
     for claim in &ledger.claim {
         let path = folder.join(format!("{}.json", claim.id));
-        let tested: Option<Tested> = match std::fs::read_to_string(&path) {
+        let mut tested: Option<Tested> = match std::fs::read_to_string(&path) {
             Ok(text) => Some(serde_json::from_str(&text).map_err(Failure::undone)?),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(cannot("read", &path, error)),
         };
+        if let Some(tested) = &mut tested {
+            tested.outcomes = claim.rule.iter().map(|rule| rule.apply(&tested.results)).collect();
+            write_charts(folder, claim, tested)?;
+        }
         rows.extend(rows_of(claim, tested.as_ref()));
     }
     let page = mqassay_reports::render_claims(&rows).map_err(Failure::undone)?;
@@ -275,7 +285,7 @@ mod tests {
         let ledger = ledger();
         let claim = |id: &str| ledger.claim.iter().find(|claim| claim.id == id).unwrap();
         assert!(rows_of(claim("C15"), None)[0].figures[0].text.contains("mqassay claims run C15"));
-        assert_eq!(rows_of(claim("C23"), None)[0].verdict, "not tested here");
+        assert_eq!(rows_of(claim("C13"), None)[0].verdict, "not tested here");
     }
 
     #[test]

@@ -1,40 +1,18 @@
-//! Experiments of the ledger on how queues are used: competing consumers, members of a group, answers of a broker, global
-//! order, seeking to a time, and what more members and threads give. Not here: the experiments themselves
-//! (`benches::practice`).
+//! Experiments of the ledger on how queues are used: members of a group, answers of a broker, global order, seeking to a
+//! time, and what more members and threads give. Not here: the experiments themselves (`benches::practice`).
 
 use std::time::Duration;
 
 use mqassay_benches::consumers::cluster::System;
-use mqassay_benches::plan::LoadPlan;
 use mqassay_benches::practice::answers::{self, Answers};
 use mqassay_benches::practice::members::{self, Crew};
 use mqassay_benches::practice::order::{self, Shape};
-use mqassay_benches::practice::{compete, replay};
-use mqassay_benches::prepare;
+use mqassay_benches::practice::replay;
 use mqassay_harness::measure::result::{Sweep, SweepPoint};
 
 use super::experiments::Gathered;
 use crate::exit::{Exit, Failure};
 use crate::sinks::failure;
-
-pub(super) fn compete_on(name: &str, gathered: &mut Gathered) -> Result<(), Failure> {
-    let executable = std::env::current_exe().map_err(Failure::undone)?;
-    let plan = LoadPlan::named("claim-one-consumer").map_err(Failure::usage)?;
-    let systems = [name.to_owned()];
-    let prepared = prepare::prepare(&plan, &systems, &executable, &std::env::temp_dir()).map_err(Failure::undone)?;
-    let Some(target) = prepared.targets.first() else {
-        let reason = prepared.missing.first().map_or("it is not there", |(_, reason)| reason.as_str());
-        return Err(Failure::Undone(anyhow::anyhow!("{reason}")));
-    };
-    gathered.manifest.insert(format!("{name} version"), target.version.clone());
-    let found = compete::run(target, CONSUMERS).map_err(Failure::undone)?;
-    gathered.count("compete", name, "messages_lost", found.lost as f64);
-    gathered.count("compete", name, "messages_repeated", found.repeated as f64);
-    gathered.count("compete", name, "consumers_busy", f64::from(found.busy));
-    let is_exact = found.lost == 0 && found.repeated == 0;
-    gathered.verdict("compete", name, if is_exact { Exit::Valid } else { Exit::Violation }, found.sent);
-    Ok(())
-}
 
 pub(super) fn members_on(system: System, gathered: &mut Gathered) -> Result<(), Failure> {
     let cluster = gathered.cluster(system)?;
@@ -122,7 +100,6 @@ pub(super) fn parallelism_on(system: System, gathered: &mut Gathered) -> Result<
     Ok(())
 }
 
-const CONSUMERS: u32 = 4;
 const QUEUES: u32 = 4;
 const TOPICS: u32 = 20;
 const SPAN: Duration = Duration::from_secs(4);

@@ -1,7 +1,8 @@
 //! A claim's rules and what they say of measured figures. Pure: figures and rules in, outcomes out. A rule is decided
 //! only where a figure's whole interval lies on one side of its bound. Not here: running anything (`super`).
 
-use mqassay_harness::measure::result::BenchResult;
+use mqassay_harness::measure::result::{BenchResult, METRICS};
+use mqassay_reports::{metric_title, written_figure};
 use serde::{Deserialize, Serialize};
 
 /// One bound on one figure.
@@ -66,12 +67,16 @@ impl Rule {
             (Some(first), Some(second)) => first.zip(second).map(|(first, second)| first && second),
             (first, second) => first.or(second).flatten(),
         };
-        let bound =
-            |word: &str, bound: Option<f64>| bound.map_or(String::new(), |bound| format!(", {word} {bound} wanted"));
+        let written = |value: f64| self.written(value);
+        let bound = |word: &str, bound: Option<f64>| {
+            bound.map_or(String::new(), |bound| format!(", {word} {} wanted", written(bound)))
+        };
         let bounds = bound("at least", self.at_least) + &bound("at most", self.at_most);
         let undecided = if holds.is_none() { "; the interval holds the bound, so that nothing is shown" } else { "" };
         let what = self.what();
-        Ok((holds, format!("{what}: {} ({} to {}){bounds}{undecided}", short(value), short(low), short(high))))
+        // What was counted has no interval.
+        let interval = if low == high { String::new() } else { format!(" ({} to {})", written(low), written(high)) };
+        Ok((holds, format!("{what}: {}{interval}{bounds}{undecided}", written(value))))
     }
 
     /// Value and interval.
@@ -125,8 +130,18 @@ impl Rule {
         found.ok_or_else(|| "its plan was not run".to_owned())
     }
 
+    /// The figure as people write it: of two figures it is their ratio.
+    fn written(&self, value: f64) -> String {
+        let metric = self.metric.as_deref().unwrap_or_default();
+        if self.over.is_some() || self.over_plan.is_some() || self.from.is_some() {
+            return written_figure("", value, "ratio");
+        }
+        let unit = METRICS.iter().find(|(name, ..)| *name == metric).map_or("", |(_, unit, _)| unit);
+        written_figure(metric, value, unit)
+    }
+
     fn what(&self) -> String {
-        let metric = self.metric.as_deref().unwrap_or_default().replace('_', " ");
+        let metric = metric_title(self.metric.as_deref().unwrap_or_default());
         match (&self.over, &self.over_plan, self.from, self.to) {
             (Some(over), ..) => format!("{metric}, {} over {over}", self.system),
             (None, Some(plan), ..) => format!("{metric}, {} over {plan}", self.plan.as_deref().unwrap_or_default()),
@@ -143,11 +158,6 @@ fn side(holds: bool, fails: bool) -> Option<bool> {
         (false, true) => Some(false),
         (false, false) => None,
     }
-}
-
-/// Four digits are more than any interval here is narrow.
-fn short(value: f64) -> String {
-    if value.abs() >= 1_000.0 { format!("{value:.0}") } else { format!("{value:.3}") }
 }
 
 #[cfg(test)]

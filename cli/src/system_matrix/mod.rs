@@ -24,7 +24,9 @@ use crate::kafka_world::Settings;
 use crate::process_world::{NetworkName, Stand, SystemName, judged};
 use crate::progress::tell;
 use crate::results::json_line;
-use rows::{How, MatrixSystem, Row};
+use rows::{How, Row};
+
+pub(crate) use rows::MatrixSystem;
 
 /// Arguments of `mqassay systems matrix`.
 #[derive(Debug, clap::Args)]
@@ -155,6 +157,45 @@ fn fill(arguments: &Arguments, stand: &mut Stand, row: &Row, column: &Column) ->
     }
     cell.recovery_ms = recovery::median_and_worst(&times);
     Ok(cell)
+}
+
+/// Cells for a caller that judges them by rules of its own: of the rows whose settings contain `row`, under `faults`.
+pub(crate) fn cells(
+    system: MatrixSystem,
+    row: &str,
+    faults: &[&str],
+    runs: u64,
+    runs_dir: PathBuf,
+) -> Result<Vec<LossCell>, Failure> {
+    let arguments = Arguments {
+        systems: vec![system],
+        runs,
+        seed: 1,
+        row: vec![row.to_owned()],
+        faults: faults.iter().map(|name| (*name).to_owned()).collect(),
+        metadata: MetadataName::Journal,
+        network: NetworkName::Namespaces,
+        runs_dir,
+        from: Vec::new(),
+        page: None,
+        json: false,
+    };
+    let mut stand = Stand::prepare(Disks::Forgetting(Metadata::from(arguments.metadata)), arguments.network)?;
+    let mut cells = Vec::new();
+    for row in rows::of(system).iter().filter(|one| one.name.contains(row)) {
+        for column in COLUMNS.iter().filter(|column| is_asked(&arguments, column)) {
+            let cell = fill(&arguments, &mut stand, row, column)?;
+            tell(&format!("{} {}\n{}", cell.system, cell.row, text(&cell)));
+            cells.push(cell);
+        }
+    }
+    Ok(cells)
+}
+
+/// How many rows of a system have settings that contain this.
+#[cfg(test)]
+pub(crate) fn rows_named(system: MatrixSystem, row: &str) -> usize {
+    rows::of(system).iter().filter(|one| one.name.contains(row)).count()
 }
 
 /// Runs the plan on the row's system, and notes its version.

@@ -452,4 +452,12 @@ pub const METRICS: &[(&str, &str, bool)] = &[
     ("processed_records_per_second", "processed/s", true),
     ("runs_that_lost_share", "ratio", false),
     ("runs_out_of_order_share", "ratio", false),
+    ("process_runs_that_lost_share", "ratio", false),
+    ("log_bytes_per_message", "bytes", false),
+    ("index_bytes_per_message", "bytes", false),
+    ("broker_resident_bytes_per_message", "bytes", false),
+    ("copies_per_message", "copies", false),
+    ("files_with_messages", "files", false),
+    ("writes_elsewhere_share", "ratio", false),
+    ("feature_works", "answer", true),
 ];

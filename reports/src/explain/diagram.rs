@@ -109,7 +109,9 @@ impl Drawing<'_> {
             while at_us <= range.end {
                 let y = self.scale.place(at_us);
                 self.svg.line("k-grid", (left, y), (self.width, y));
-                let text = format!("{}.{:02}", at_us / 1_000_000, at_us / 10_000 % 100);
+                // On a telephone there is no room for the unit, which the caption has too.
+                let unit = if self.width < 500.0 { "" } else { " s" };
+                let text = format!("{}.{:02}{unit}", at_us / 1_000_000, at_us / 10_000 % 100);
                 // A label at an end would lie under the fold.
                 if y >= began + 6.0 && y <= began + height - 6.0 {
                     self.svg.text("f-muted small", (left - 6.0, y + 4.0), "end", &text);
