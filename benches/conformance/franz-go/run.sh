@@ -11,7 +11,7 @@ mkdir -p "$scratch"
 cd "$scratch"
 if [ ! -f go.mod ]; then
     go mod init conformance
-    go get github.com/twmb/franz-go@v1.22.2 github.com/twmb/franz-go/pkg/kadm@latest github.com/twmb/franz-go/pkg/kfake@latest
+    go get github.com/twmb/franz-go/pkg/kgo@v1.22.2
 fi
 [ -x kgo.test ] || go test -c -o kgo.test github.com/twmb/franz-go/pkg/kgo
 # One process for all: the suite asks the broker once which protocols it knows, in its first test that needs to.
