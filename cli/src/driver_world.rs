@@ -56,6 +56,8 @@ impl Driven {
     /// Runs a plan on a new system; gives its version too.
     pub(crate) fn run(&self, plan: &Plan, ground: &Ground) -> Result<(Ran, String), Failure> {
         let name = self.name();
+        let mut plan = plan.clone();
+        plan.world.liveness_ms = plan.world.liveness_ms.max(LIVENESS_MS);
         let mut options = home().map_err(Failure::undone)?;
         options.nodes = plan.world.nodes;
         options.heap = Some("512m".to_owned());
@@ -68,7 +70,7 @@ impl Driven {
         let mount = |node| ground.mount(&data.join(format!("node-{node}")));
         let disks = (1..=options.nodes).map(mount).collect::<Result<Vec<_>, _>>()?;
         let running = systems::up(name, &options).map_err(Failure::undone)?;
-        let ran = self.run_on(plan, ground, &running, (&options, disks));
+        let ran = self.run_on(&plan, ground, &running, (&options, disks));
         forget(name, &options)?;
         Ok((ran?, running.version))
     }
@@ -112,5 +114,7 @@ fn forget(name: &str, options: &Options) -> Result<(), Failure> {
     }
 }
 
+/// The least bound of the phase in which everything must end, in milliseconds: a node starts slowly on a busy machine.
+const LIVENESS_MS: u64 = 180_000;
 /// How long the judge waits for the driver; its own steps give up sooner.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(12);

@@ -60,7 +60,8 @@ async fn perform(
     stage.begin();
     let is_quiet = Arc::new(AtomicBool::new(false));
     let (heal, healing) = mpsc::channel();
-    let nemesis = Nemesis::new(&plan, nodes, links, Leaders::default(), stage.began(), is_quiet.clone());
+    // The driver goes through links until its last read, so that they outlive the nemesis.
+    let nemesis = Nemesis::new(&plan, nodes, links.clone(), Leaders::default(), stage.began(), is_quiet.clone());
     let nemesis = tokio::task::spawn_blocking(move || nemesis.run(&healing));
     let mut clients = JoinSet::new();
     for client in 0..plan.clients.len() as u32 {
@@ -86,6 +87,7 @@ async fn perform(
     }
     stage.mark(|at_us| Mark::LivenessEnded { at_us, reached: missing.is_empty(), missing: missing.clone() });
     driver.end().await;
+    drop(links);
     let Left { mut marks, missed, power_losses, .. } = left;
     let struck = marks.iter().filter(|mark| matches!(mark, Mark::Fault { .. })).count() as u64;
     let (operations, ends) = stage.take();
