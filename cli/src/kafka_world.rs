@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mqassay_harness::history::Mark;
 use mqassay_harness::plan::{Plan, Role};
@@ -130,6 +131,8 @@ impl Drop for Kafka {
 pub(crate) fn home() -> Result<Options, SystemError> {
     let mut options = Options::from_environment()?;
     options.home = options.home.join("process-world");
+    // How fast a system starts is not what is judged here, and three Java processes start slowly on a busy machine.
+    options.patience = PATIENCE;
     Ok(options)
 }
 
@@ -170,6 +173,8 @@ fn translated(plan: &Plan, settings: Settings) -> Plan {
     plan
 }
 
+/// How long a system may take until it answers, and until it has ended.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// The least bound of the phase in which everything must end, in milliseconds.
 const LIVENESS_MS: u64 = 300_000;
 /// Kafka's `group.min.session.timeout.ms`.
