@@ -93,7 +93,7 @@ pub const BUGS: &[Bug] = &[
         anomaly: "self-crash after a power loss",
         broken: "kafka@3.7",
         mended: "kafka",
-        mended_by: "3.7.1 and 3.8: the checkpoint is synced, if later, before anything relies on it",
+        mended_by: "3.8.0: the checkpoint is written in the background and synced before it takes the old one's place",
         settings: &[],
         needs_disk: true,
         script: checkpoint::unsynced_epochs,
