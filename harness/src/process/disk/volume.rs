@@ -194,11 +194,17 @@ impl Volume {
         if self.faults.take_failure(DiskOperation::Write).is_some() {
             return Err(Errno::IO);
         }
-        let is_shorter = length < file.contents.borrow().length();
+        let (is_shorter, is_longer) = {
+            let before = file.contents.borrow().length();
+            (length < before, length > before)
+        };
         // A hole takes no room until it is written, as on Linux; only a full disk refuses the change.
         file.contents.borrow_mut().set_length(length);
         if is_shorter {
             file.reserved.set(length);
+        }
+        if is_longer {
+            self.tree.note_growth(&file);
         }
         Ok(())
     }
@@ -210,9 +216,9 @@ impl Volume {
             return Err(Errno::NOSPC);
         }
         file.reserved.set(file.reserved.get().max(end));
-        let mut contents = file.contents.borrow_mut();
-        if !keeps_length && end > contents.length() {
-            contents.set_length(end);
+        if !keeps_length && end > file.contents.borrow().length() {
+            file.contents.borrow_mut().set_length(end);
+            self.tree.note_growth(&file);
         }
         Ok(())
     }

@@ -165,3 +165,25 @@ fn everything_settled_survives() {
         assert_eq!(content(&mut volume, "a"), Some(b"bytes".to_vec()));
     }
 }
+
+#[test]
+fn a_journal_keeps_or_drops_a_length_that_was_set_as_a_whole() {
+    let lengths = |metadata, syncs_other: bool| -> std::collections::BTreeSet<u64> {
+        let after = |salt| {
+            let mut volume = Volume::new(1 << 20, metadata, NOW);
+            let number = file(&mut volume, "mapped", b"");
+            volume.settle();
+            volume.set_length(number, 60_000).unwrap();
+            if syncs_other {
+                let other = file(&mut volume, "other", b"bytes");
+                sync(&mut volume, other).unwrap();
+            }
+            volume.power_loss(salt);
+            volume.lookup(ROOT, "mapped").unwrap().length
+        };
+        (0..60).map(after).collect()
+    };
+    assert_eq!(lengths(Metadata::Journal, false), [0, 60_000].into());
+    assert_eq!(lengths(Metadata::Journal, true), [60_000].into(), "any sync commits the journal");
+    assert!(lengths(Metadata::Posix, true).len() > 10, "nothing promises more");
+}

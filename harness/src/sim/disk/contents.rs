@@ -23,6 +23,16 @@ pub(crate) struct Contents {
     changes: u64,
     /// The newest change count that a completed sync has covered.
     committed: u64,
+    /// Lengths that were set as a whole, without a write, and that no sync has covered.
+    jumps: Vec<Jump>,
+}
+
+#[derive(Debug)]
+struct Jump {
+    from: u64,
+    to: u64,
+    /// Its change count.
+    changed: u64,
 }
 
 #[derive(Debug)]
@@ -84,8 +94,16 @@ impl Contents {
         self.changes += 1;
         if length < self.length() {
             self.mark_dirty(length, self.length());
+        } else if length > self.length() {
+            self.jumps.push(Jump { from: self.length(), to: length, changed: self.changes });
         }
         self.volatile.set_length(length);
+    }
+
+    /// Lengths that were set as a whole are durable; what is written behind the old end is not.
+    pub(crate) fn commit_jumps(&mut self) {
+        let longest = self.jumps.drain(..).map(|jump| jump.to).max().unwrap_or_default();
+        self.durable_length = self.durable_length.max(longest.min(self.volatile.length()));
     }
 
     /// What a sync that is called now will cover.
@@ -109,6 +127,7 @@ impl Contents {
                 dirty.synced = snapshot.changes;
             }
         }
+        self.jumps.retain(|jump| jump.changed > snapshot.changes);
         if snapshot.changes >= self.committed {
             self.committed = snapshot.changes;
             self.durable_length = snapshot.length;
@@ -125,11 +144,18 @@ impl Contents {
     }
 
     /// The power is lost: each unsynced sector is its old durable content or the new, by the salt and independently,
-    /// and the length is any between the durable and the volatile. Returns how many volatile bytes are gone.
-    pub(crate) fn power_loss(&mut self, salt: u64, file: u64) -> u64 {
+    /// and the length is any between the durable and the volatile. Where lengths that were set as a whole are kept or
+    /// dropped as a whole, none of them is cut. Returns how many volatile bytes are gone.
+    pub(crate) fn power_loss(&mut self, salt: u64, file: u64, jumps_are_whole: bool) -> u64 {
         let volatile_length = self.length();
         let longest = volatile_length.max(self.durable_length);
-        let length = length_after_loss(self.durable_length, volatile_length, salt, file);
+        let mut length = length_after_loss(self.durable_length, volatile_length, salt, file);
+        let jumps = std::mem::take(&mut self.jumps);
+        if let Some(jump) = jumps.iter().find(|jump| jump.from < length && length < jump.to).filter(|_| jumps_are_whole)
+        {
+            let is_kept = draw_at(salt, "jump", file, 0).is_multiple_of(2);
+            length = if is_kept { jump.to } else { jump.from };
+        }
         // How likely a sector survives is drawn per file, so that clean prefixes and heavy tearing both happen.
         let survival = [0, 1, 4, 7, 8][(draw_at(salt, "survival", file, 0) % 5) as usize];
         let mut differing = 0;

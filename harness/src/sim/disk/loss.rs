@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::tree::Tree;
+use super::tree::{Metadata, Tree};
 use crate::plan::draws::draw_at;
 
 /// How a file lost what reads showed before.
@@ -62,6 +62,7 @@ pub struct BitFlip {
 pub(crate) fn lose_power(tree: &mut Tree, salt: u64) -> (PowerLossSummary, Vec<(String, LossKind)>) {
     let paths: BTreeMap<u64, String> = tree.files().into_iter().map(|(path, inode)| (inode.id, path)).collect();
     let lost = tree.power_loss(salt);
+    let jumps_are_whole = tree.metadata() == Metadata::Journal;
     let mut summary = PowerLossSummary { entries: lost.changes, ..PowerLossSummary::default() };
     let mut losses = Vec::new();
     for inode in lost.vanished {
@@ -73,7 +74,7 @@ pub(crate) fn lose_power(tree: &mut Tree, salt: u64) -> (PowerLossSummary, Vec<(
     for (path, inode) in tree.files() {
         let mut contents = inode.contents.borrow_mut();
         let (length, durable_length) = (contents.length(), contents.durable_length());
-        let bytes = contents.power_loss(salt, inode.id);
+        let bytes = contents.power_loss(salt, inode.id, jumps_are_whole);
         if bytes > 0 {
             losses.push((path, LossKind::Bytes { length, durable_length, length_after: contents.length(), bytes }));
         }

@@ -21,7 +21,8 @@ pub enum Metadata {
     Posix,
     /// In the order in which they were made, as the journals of ext4 and XFS commit them: the sync of any file or directory
     /// commits all changes before it, so does time (`sync_all`), and a power loss keeps a prefix. The data of a file obey
-    /// the same rules as under `Posix`: a name may outlive what was written under it.
+    /// the same rules as under `Posix`: a name may outlive what was written under it. A length that was set as a whole,
+    /// without a write, is a change of metadata too.
     Journal,
 }
 
@@ -100,6 +101,8 @@ pub(crate) struct Tree {
     volatile: Names,
     durable: Names,
     unsynced: Vec<Change>,
+    /// Files that were made longer without a write since names were last committed; only where a journal has that.
+    grown: Vec<Rc<Inode>>,
     changes: u64,
     inodes: u64,
 }
@@ -107,7 +110,27 @@ pub(crate) struct Tree {
 impl Tree {
     pub(crate) fn new(metadata: Metadata) -> Tree {
         let root = Names::from([(String::new(), BTreeMap::new())]);
-        Tree { metadata, volatile: root.clone(), durable: root, unsynced: Vec::new(), changes: 0, inodes: 0 }
+        Tree {
+            metadata,
+            volatile: root.clone(),
+            durable: root,
+            unsynced: Vec::new(),
+            grown: Vec::new(),
+            changes: 0,
+            inodes: 0,
+        }
+    }
+
+    /// When names become durable.
+    pub(crate) fn metadata(&self) -> Metadata {
+        self.metadata
+    }
+
+    /// The file was made longer without a write.
+    pub(crate) fn note_growth(&mut self, inode: &Rc<Inode>) {
+        if self.metadata == Metadata::Journal && !self.grown.iter().any(|known| known.id == inode.id) {
+            self.grown.push(inode.clone());
+        }
     }
 
     pub(crate) fn has_directory(&self, directory: &str) -> bool {
@@ -185,8 +208,11 @@ impl Tree {
         }
     }
 
-    /// Makes every name durable.
+    /// Makes every name durable, and what a journal holds beside names.
     pub(crate) fn sync_all(&mut self) {
+        for inode in self.grown.drain(..) {
+            inode.contents.borrow_mut().commit_jumps();
+        }
         for change in std::mem::take(&mut self.unsynced) {
             apply(&mut self.durable, &change.kind);
         }
@@ -221,6 +247,7 @@ impl Tree {
     /// Each unsynced change survives or not, by the salt: independently, or with a journal those before a point of it.
     pub(crate) fn power_loss(&mut self, salt: u64) -> NamesLost {
         let before = self.files();
+        self.grown.clear();
         let mut lost = NamesLost::default();
         let survival = [0, 1, 4, 7, 8][(draw_at(salt, "survival", 0, 0) % 5) as usize];
         let committed = draw_at(salt, "committed", 0, 0) % (self.unsynced.len() as u64 + 1);
