@@ -116,5 +116,5 @@ fn forget(name: &str, options: &Options) -> Result<(), Failure> {
 
 /// The least bound of the phase in which everything must end, in milliseconds: a node starts slowly on a busy machine.
 const LIVENESS_MS: u64 = 180_000;
-/// How long the judge waits for the driver; its own steps give up sooner.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(12);
+/// How long the judge waits for the driver; its own steps give up sooner, but the first waits for its Java to start.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
