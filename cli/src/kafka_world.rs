@@ -107,10 +107,11 @@ impl Kafka {
         Ok(())
     }
 
-    /// Its processes end before their disks do, and the folder goes after both.
+    /// Its processes end before their disks do, and the folder goes after both. Nodes without a quorum would wait long for
+    /// a controller that is gone, and their data goes anyway: they are soon killed.
     fn take_down(&mut self) {
         let Some(Up { options, disks, .. }) = self.up.take() else { return };
-        if let Err(error) = systems::down(NAME, &Options { keep_data: true, ..options.clone() }) {
+        if let Err(error) = systems::down(NAME, &Options { keep_data: true, patience: ENDING, ..options.clone() }) {
             eprintln!("mqassay: Kafka may be left behind: {error}");
         }
         drop(disks);
@@ -175,6 +176,8 @@ fn translated(plan: &Plan, settings: Settings) -> Plan {
 
 /// How long a system may take until it answers, and until it has ended.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// How long its processes may take to end at last, in two steps: asked, then killed.
+const ENDING: Duration = Duration::from_secs(20);
 /// The least bound of the phase in which everything must end, in milliseconds.
 const LIVENESS_MS: u64 = 300_000;
 /// Kafka's `group.min.session.timeout.ms`.
