@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
     /// The first seed
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     seed: u64,
-    /// Only rows whose settings contain this, as in acks=all; where given several times all of them
+    /// Only rows whose settings have these words, as in acks=all; where given several times all of them
     #[arg(long, value_name = "TEXT")]
     row: Vec<String>,
     /// Only this column, for example "power loss of all"; may be given several times
@@ -77,7 +77,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
     }
     let columns: Vec<&Column> = COLUMNS.iter().filter(|column| is_asked(arguments, column)).collect();
     let rows: Vec<Row> = arguments.systems.iter().flat_map(|system| rows::of(*system)).collect();
-    let is_row_asked = |row: &Row| arguments.row.iter().all(|text| row.name.contains(text.as_str()));
+    let is_row_asked = |row: &Row| arguments.row.iter().all(|words| is_named(row, words));
     let rows: Vec<Row> = rows.into_iter().filter(is_row_asked).collect();
     if (columns.is_empty() || rows.is_empty()) && cells.is_empty() {
         let names: Vec<&str> = COLUMNS.iter().map(|column| column.name).collect();
@@ -159,7 +159,7 @@ fn fill(arguments: &Arguments, stand: &mut Stand, row: &Row, column: &Column) ->
     Ok(cell)
 }
 
-/// Cells for a caller that judges them by rules of its own: of the rows whose settings contain `row`, under `faults`.
+/// Cells for a caller that judges them by rules of its own: of the rows whose settings have the words of `row`, under `faults`.
 pub(crate) fn cells(
     system: MatrixSystem,
     row: &str,
@@ -182,7 +182,7 @@ pub(crate) fn cells(
     };
     let mut stand = Stand::prepare(Disks::Forgetting(Metadata::from(arguments.metadata)), arguments.network)?;
     let mut cells = Vec::new();
-    for row in rows::of(system).iter().filter(|one| one.name.contains(row)) {
+    for row in rows::of(system).iter().filter(|one| is_named(one, row)) {
         for column in COLUMNS.iter().filter(|column| is_asked(&arguments, column)) {
             let cell = fill(&arguments, &mut stand, row, column)?;
             tell(&format!("{} {}\n{}", cell.system, cell.row, text(&cell)));
@@ -192,10 +192,15 @@ pub(crate) fn cells(
     Ok(cells)
 }
 
-/// How many rows of a system have settings that contain this.
+/// How many rows of a system have settings with these words.
 #[cfg(test)]
-pub(crate) fn rows_named(system: MatrixSystem, row: &str) -> usize {
-    rows::of(system).iter().filter(|one| one.name.contains(row)).count()
+pub(crate) fn rows_named(system: MatrixSystem, words: &str) -> usize {
+    rows::of(system).iter().filter(|row| is_named(row, words)).count()
+}
+
+/// Whether a row's name has the words, the first from its beginning: SYNC_FLUSH is not in ASYNC_FLUSH.
+fn is_named(row: &Row, words: &str) -> bool {
+    row.name.match_indices(words).any(|(at, _)| row.name[..at].chars().next_back().is_none_or(|before| before == ' '))
 }
 
 /// Runs the plan on the row's system, and notes its version.
