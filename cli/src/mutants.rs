@@ -222,6 +222,9 @@ fn run_score(score: &Score, json: bool) -> Result<Exit, Failure> {
             "{} of {} mutants caught, {} false alarms",
             summary.caught, summary.mutants, summary.false_alarms
         ));
+        if summary.left_out > 0 {
+            tell(&format!("{} were left out for want of time; a longer --budget tries them", summary.left_out));
+        }
     }
     Ok(exit(&summary))
 }
@@ -303,7 +306,10 @@ fn story(line: &MutantLine, run: &Run) -> CaughtMutant {
     }
 }
 
-/// Valid where every mutant was caught and the clean broker never blamed.
+/// Valid where every mutant that was tried was caught, and the clean broker never blamed.
 pub(crate) fn exit(summary: &MutantSummary) -> Exit {
+    if summary.mutants == 0 {
+        return Exit::Unknown;
+    }
     if summary.caught == summary.mutants && summary.false_alarms == 0 { Exit::Valid } else { Exit::Violation }
 }

@@ -372,7 +372,16 @@ pub fn run(
     let is_asked =
         |name: &str| options.only.is_empty() || options.only.iter().any(|only| only.eq_ignore_ascii_case(name));
     for subject in subjects().into_iter().filter(|subject| is_asked(subject.culprit.name())) {
+        if out_of_time() {
+            summary.left_out += 1;
+            continue;
+        }
         let (line, run) = attempt(&subject, options, &out_of_time)?;
+        if !line.caught && options.seeds.start() + line.seeds_tried <= last_seed(subject.grade, options) {
+            // Cut short: that it was not caught yet says nothing.
+            summary.left_out += 1;
+            continue;
+        }
         for name in subject.scenarios {
             if !used.contains(name) {
                 used.push(name);
@@ -382,6 +391,9 @@ pub fn run(
         summary.caught += u64::from(line.caught);
         most_seeds = most_seeds.max(line.seeds_tried);
         on_line(&line, run.as_ref());
+    }
+    if used.is_empty() {
+        return Ok(summary);
     }
     let last = options.seeds.start().saturating_add(most_seeds.max(1) - 1).min(*options.seeds.end());
     let clean = campaign_options(&used, options, None, last)?;
@@ -410,11 +422,7 @@ pub fn attempt(
         shrunk: None,
     };
     let mut catching = None;
-    let last = match row.grade {
-        // A crowd of faults makes an easy mutant a little harder to hit; what is wanted then is a plan to shrink.
-        "easy" if !options.crowded => options.seeds.start().saturating_add(SEEDS_EASY - 1).min(*options.seeds.end()),
-        _ => *options.seeds.end(),
-    };
+    let last = last_seed(row.grade, options);
     let campaign = campaign_options(row.scenarios, options, Some(row.culprit), last)?;
     campaign::run(&campaign, &mut |run| {
         line.seeds_tried = run.line.seed - options.seeds.start() + 1;
@@ -436,6 +444,15 @@ pub fn attempt(
         line.shrunk = Some(shrunk(run, &line, bound, options)?);
     }
     Ok((line, catching))
+}
+
+/// The last seed on which a mutant of a grade is tried.
+fn last_seed(grade: &str, options: &ScoreOptions) -> u64 {
+    match grade {
+        // A crowd of faults makes an easy mutant a little harder to hit; what is wanted then is a plan to shrink.
+        "easy" if !options.crowded => options.seeds.start().saturating_add(SEEDS_EASY - 1).min(*options.seeds.end()),
+        _ => *options.seeds.end(),
+    }
 }
 
 /// Shrinks the plan that caught a mutant, into a file beside its artifacts.
@@ -475,4 +492,25 @@ fn campaign_options(
         keep: Keep::Failures,
         course: Course::default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mutants_for_which_time_does_not_suffice_are_left_out_and_not_called_uncaught() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = ScoreOptions {
+            seeds: SEEDS,
+            budget: Some(Duration::ZERO),
+            jobs: 1,
+            runs_dir: folder.path().to_path_buf(),
+            shrink: None,
+            only: Vec::new(),
+            crowded: false,
+        };
+        let summary = run(&options, &mut |line, _| panic!("{} was tried", line.mutant)).unwrap();
+        assert_eq!((summary.mutants, summary.left_out), (0, subjects().len() as u64));
+    }
 }

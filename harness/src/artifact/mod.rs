@@ -147,10 +147,12 @@ pub struct ShrunkLine {
 pub struct MutantSummary {
     /// Always true.
     pub summary: bool,
-    /// Mutants in all.
+    /// Mutants tried: until each was caught, or on all of its seeds.
     pub mutants: u64,
     /// Of them caught.
     pub caught: u64,
+    /// Mutants for which time did not suffice.
+    pub left_out: u64,
     /// Violations on the clean broker under the same seeds.
     pub false_alarms: u64,
 }
