@@ -94,14 +94,8 @@ impl LoadProducer for KafkaProducer {
         }
     }
 
-    /// In short steps: the library's own wait for everything looks up only every 100 ms.
     fn settle(&mut self) -> Result<u64, ClientError> {
-        let start = Instant::now();
-        while let Err(error) = self.producer.flush(SETTLE_STEP) {
-            if start.elapsed() > SETTLE_PATIENCE {
-                return Err(error.into());
-            }
-        }
+        self.producer.flush(SETTLE_PATIENCE)?;
         Ok(lock(&self.delivered).ledger.acknowledged())
     }
 
@@ -385,7 +379,6 @@ fn kafka_error(target: &SystemTarget, action: &'static str) -> impl FnOnce(Kafka
     move |source| failed(ClientError::Kafka(source))
 }
 
-const SETTLE_STEP: Duration = Duration::from_millis(1);
 const QUEUED_RECORDS_MAXIMUM: u32 = 200_000;
 const STATISTICS_INTERVAL_MS: &str = "400";
 
