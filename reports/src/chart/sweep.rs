@@ -155,8 +155,10 @@ fn draw(canvas: &mut Canvas, sweeps: &[&Sweep], ends: (f64, f64), systems: &Syst
             canvas.line((at.0, y.at(point.low)), (at.0, y.at(point.high)), Paint::Series(series), 1.5)?;
             canvas.mark(*at, series, true)?;
         }
+        // A block too short for the client to count its batches has none to show; that is no zero.
+        let counted = sweep.points.iter().filter(|point| point.records_per_batch > 0.0);
         let batches: Vec<(f64, f64)> =
-            sweep.points.iter().map(|point| (x.at(point.x), batch.at(point.records_per_batch))).collect();
+            counted.map(|point| (x.at(point.x), batch.at(point.records_per_batch))).collect();
         canvas.path(&batches, Paint::Series(series), 1.5)?;
         for at in batches {
             canvas.mark(at, series, false)?;
@@ -260,7 +262,11 @@ fn table(sweeps: &[&Sweep]) -> Table {
                 number::quantity(point.value, &sweep.unit),
                 number::quantity(point.low, &sweep.unit),
                 number::quantity(point.high, &sweep.unit),
-                number::significant(point.records_per_batch),
+                if point.records_per_batch > 0.0 {
+                    number::significant(point.records_per_batch)
+                } else {
+                    "not counted".to_owned()
+                },
             ]);
         }
     }
