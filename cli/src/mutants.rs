@@ -226,7 +226,8 @@ fn run_score(score: &Score, json: bool) -> Result<Exit, Failure> {
             tell(&format!("{} were left out for want of time; a longer --budget tries them", summary.left_out));
         }
     }
-    Ok(exit(&summary))
+    // A score of some mutants is none of all.
+    Ok(if summary.left_out > 0 { exit(&summary).max(Exit::Unknown) } else { exit(&summary) })
 }
 
 /// A mutant's line, with what caught it.

@@ -167,6 +167,7 @@ fn caught(scenario: &str, prepare: fn(&mut Plan), software: fn(NodeStart) -> Nod
 fn page(name: &str, plan: &Plan, run: Run) -> String {
     let page = mqassay_reports::render_story(&story_of(plan, run)).unwrap();
     if let Some(folder) = std::env::var_os("MQASSAY_KEEP_SCREENSHOTS") {
+        std::fs::create_dir_all(&folder).expect("the folder can be made");
         std::fs::write(std::path::Path::new(&folder).join(format!("{name}.html")), &page).unwrap();
     }
     page

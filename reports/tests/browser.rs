@@ -120,6 +120,7 @@ fn find_browser() -> Option<PathBuf> {
 
 fn keep(name: &str, content: &[u8]) {
     if let Some(folder) = std::env::var_os("MQASSAY_KEEP_SCREENSHOTS") {
+        std::fs::create_dir_all(&folder).expect("the folder can be made");
         std::fs::write(Path::new(&folder).join(name), content).expect("the picture is kept");
     }
 }

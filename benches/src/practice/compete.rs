@@ -34,10 +34,10 @@ pub fn run(target: &SystemTarget, consumers: u32) -> Result<Shared, BenchError> 
     let driver = driver::connect(target)?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let topic = block::new_run(&plan, target, 0, now.as_nanos() as u64, 1);
-    let (member, _folder) = written(SHARE)?;
-    let competitor = || match &target.protocol {
-        Protocol::Kafka => in_share_group(target, &topic, &member),
-        Protocol::Amqp { .. } | Protocol::Rocketmq { .. } => driver.consumer(&plan, &topic),
+    let member = matches!(target.protocol, Protocol::Kafka).then(|| written(SHARE)).transpose()?;
+    let competitor = || match &member {
+        Some((source, _folder)) => in_share_group(target, &topic, source),
+        None => driver.consumer(&plan, &topic),
     };
     block::on_topic(&plan, driver.as_ref(), &topic, || {
         let readers: Result<Vec<_>, BenchError> = (0..consumers).map(|_| competitor()).collect();

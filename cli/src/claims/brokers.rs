@@ -6,7 +6,7 @@ use mqassay_benches::features::{self, Feature};
 use mqassay_benches::plan::LoadPlan;
 use mqassay_benches::practice::compete;
 use mqassay_benches::prepare::{self, Prepared};
-use mqassay_benches::{BenchError, SystemTarget, placement};
+use mqassay_benches::{SystemTarget, placement};
 
 use super::experiments::Gathered;
 use crate::exit::{Exit, Failure};
@@ -68,10 +68,6 @@ pub(super) fn features_on(name: &str, gathered: &mut Gathered) -> Result<(), Fai
         let plan = format!("features/{}", feature.name());
         let found = match features::run(&target, feature) {
             Ok(found) => found,
-            Err(BenchError::Unsupported { library, what }) => {
-                gathered.result(&plan).remarks.push(format!("{name}: {library} does not offer {what}"));
-                continue;
-            }
             // The other features can be tried all the same.
             Err(error) => {
                 gathered.result(&plan).remarks.push(format!("{name}: {error}"));

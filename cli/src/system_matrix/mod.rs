@@ -75,36 +75,43 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Exit, Failure> {
             cells.push(serde_json::from_str::<LossCell>(line).map_err(Failure::usage)?);
         }
     }
-    let columns: Vec<&Column> = COLUMNS.iter().filter(|column| is_asked(arguments, column)).collect();
-    let rows: Vec<Row> = arguments.systems.iter().flat_map(|system| rows::of(*system)).collect();
-    let is_row_asked = |row: &Row| arguments.row.iter().all(|words| is_named(row, words));
-    let rows: Vec<Row> = rows.into_iter().filter(is_row_asked).collect();
-    if (columns.is_empty() || rows.is_empty()) && cells.is_empty() {
+    cells.extend(filled(arguments)?);
+    if cells.is_empty() {
         let names: Vec<&str> = COLUMNS.iter().map(|column| column.name).collect();
         return Err(Failure::Usage(format!("no cell is left; the faults are: {}", names.join(", "))));
-    }
-    if !rows.is_empty() {
-        let mut stand = Stand::prepare(Disks::Forgetting(Metadata::from(arguments.metadata)), arguments.network)?;
-        for row in &rows {
-            if !arguments.json {
-                tell(&format!("{}: {}", row.system.name(), row.name));
-                tell(&format!("    documented: {}", row.documented));
-            }
-            for column in &columns {
-                let cell = fill(arguments, &mut stand, row, column)?;
-                match arguments.json {
-                    true => tell(json_line(&cell)?.trim_end()),
-                    false => tell(&text(&cell)),
-                }
-                cells.push(cell);
-            }
-        }
     }
     if let Some(path) = &arguments.page {
         let page = render_losses(&cells).map_err(Failure::undone)?;
         std::fs::write(path, page).map_err(Failure::undone)?;
     }
     Ok(if cells.iter().all(LossCell::agrees) { Exit::Valid } else { Exit::Violation })
+}
+
+/// Fills the cells that are asked for, and tells each as soon as it is there.
+fn filled(arguments: &Arguments) -> Result<Vec<LossCell>, Failure> {
+    let mut cells = Vec::new();
+    let columns: Vec<&Column> = COLUMNS.iter().filter(|column| is_asked(arguments, column)).collect();
+    let is_row_asked = |row: &Row| arguments.row.iter().all(|words| is_named(row, words));
+    let rows: Vec<Row> = arguments.systems.iter().flat_map(|system| rows::of(*system)).filter(is_row_asked).collect();
+    if columns.is_empty() || rows.is_empty() {
+        return Ok(cells);
+    }
+    let mut stand = Stand::prepare(Disks::Forgetting(Metadata::from(arguments.metadata)), arguments.network)?;
+    for row in &rows {
+        if !arguments.json {
+            tell(&format!("{}: {}", row.system.name(), row.name));
+            tell(&format!("    documented: {}", row.documented));
+        }
+        for column in &columns {
+            let cell = fill(arguments, &mut stand, row, column)?;
+            match arguments.json {
+                true => tell(json_line(&cell)?.trim_end()),
+                false => tell(&text(&cell)),
+            }
+            cells.push(cell);
+        }
+    }
+    Ok(cells)
 }
 
 fn fill(arguments: &Arguments, stand: &mut Stand, row: &Row, column: &Column) -> Result<LossCell, Failure> {
@@ -167,7 +174,7 @@ pub(crate) fn cells(
     runs: u64,
     runs_dir: PathBuf,
 ) -> Result<Vec<LossCell>, Failure> {
-    let arguments = Arguments {
+    filled(&Arguments {
         systems: vec![system],
         runs,
         seed: 1,
@@ -179,17 +186,7 @@ pub(crate) fn cells(
         from: Vec::new(),
         page: None,
         json: false,
-    };
-    let mut stand = Stand::prepare(Disks::Forgetting(Metadata::from(arguments.metadata)), arguments.network)?;
-    let mut cells = Vec::new();
-    for row in rows::of(system).iter().filter(|one| is_named(one, row)) {
-        for column in COLUMNS.iter().filter(|column| is_asked(&arguments, column)) {
-            let cell = fill(&arguments, &mut stand, row, column)?;
-            tell(&format!("{} {}\n{}", cell.system, cell.row, text(&cell)));
-            cells.push(cell);
-        }
-    }
-    Ok(cells)
+    })
 }
 
 /// How many rows of a system have settings with these words.
