@@ -95,7 +95,7 @@ impl LoadProducer for KafkaProducer {
     }
 
     fn settle(&mut self) -> Result<u64, ClientError> {
-        self.producer.flush(SETTLE_PATIENCE)?;
+        flush(&self.producer)?;
         Ok(lock(&self.delivered).ledger.acknowledged())
     }
 
@@ -105,7 +105,12 @@ impl LoadProducer for KafkaProducer {
 
     fn finish(self: Box<Self>) -> Result<Delivered, ClientError> {
         let KafkaProducer { producer, delivered, .. } = *self;
-        producer.flush(SETTLE_PATIENCE)?;
+        flush(&producer)?;
+        // What was sent within one window of the statistics is told only when that ends.
+        let start = Instant::now();
+        while lock(&delivered).is_without_batches() && start.elapsed() < STATISTICS_PATIENCE {
+            producer.poll(FLUSH_STEP);
+        }
         drop(producer);
         let delivered = Arc::into_inner(delivered).expect("the producer held the only other reference");
         Ok(delivered.into_inner().unwrap_or_else(PoisonError::into_inner))
@@ -379,8 +384,21 @@ fn kafka_error(target: &SystemTarget, action: &'static str) -> impl FnOnce(Kafka
     move |source| failed(ClientError::Kafka(source))
 }
 
+/// Until everything sent has an outcome. In short steps: the library's own wait looks up only every 100 ms.
+fn flush(producer: &BaseProducer<DeliveryContext>) -> Result<(), KafkaError> {
+    let start = Instant::now();
+    loop {
+        match producer.flush(FLUSH_STEP) {
+            Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)) if start.elapsed() < SETTLE_PATIENCE => {}
+            flushed => return flushed,
+        }
+    }
+}
+
+const FLUSH_STEP: Duration = Duration::from_millis(1);
 const QUEUED_RECORDS_MAXIMUM: u32 = 200_000;
 const STATISTICS_INTERVAL_MS: &str = "400";
+const STATISTICS_PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Deserialize)]
 struct Statistics {

@@ -176,6 +176,11 @@ impl Delivered {
         delivered
     }
 
+    /// Whether records were acknowledged of which no statistics have told yet.
+    pub(crate) fn is_without_batches(&self) -> bool {
+        self.batches == 0 && self.ledger.acknowledged() > 0
+    }
+
     /// Records per batch over the statistics' whole windows: (records, batches).
     pub(crate) fn batched(&self) -> (u64, u64) {
         (self.batched_records, self.batches)

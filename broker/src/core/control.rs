@@ -26,6 +26,8 @@ pub(super) struct Control {
     heartbeat_at: Option<Duration>,
     /// Where nodes that introduced themselves listen: one that joins is in nobody's settings.
     met: BTreeMap<NodeId, (String, u16)>,
+    /// Who leads, as others said last; one that joined later may lead, and is in nobody's settings.
+    pointed_to: Option<NodeId>,
     wants_shutdown: bool,
     may_shut_down: bool,
     /// Where nobody takes over by then, the node ends all the same.
@@ -80,10 +82,16 @@ impl Core {
     pub fn welcomes(&mut self, hello: &Hello) -> bool {
         let is_same = self.metadata.cluster().is_none_or(|own| hello.cluster == 0 || hello.cluster == own);
         let is_welcome = is_same && hello.node.0 != self.config.node_id;
-        if is_welcome && (self.control.met.len() < NODES_MAX || self.control.met.contains_key(&hello.node)) {
-            self.control.met.insert(hello.node, (hello.host.clone(), hello.port));
+        if is_welcome {
+            self.meet(hello.node, hello.host.clone(), hello.port);
         }
         is_welcome
+    }
+
+    fn meet(&mut self, id: NodeId, host: String, port: u16) {
+        if self.control.met.len() < NODES_MAX || self.control.met.contains_key(&id) {
+            self.control.met.insert(id, (host, port));
+        }
     }
 
     /// Begins to end: other replicas are to take over first.
@@ -198,8 +206,9 @@ impl Core {
 
     fn send_to_everyone(&self, message: &ControlMessage, effects: &mut Effects) {
         // Whoever joined later, or is all that is left, is in nobody's settings.
-        let known = self.config.cluster.iter().map(|peer| peer.id);
-        let others: BTreeSet<NodeId> = known.chain(self.quorum.raft.voters().iter().map(|peer| peer.id)).collect();
+        let known = self.config.cluster.iter().chain(self.quorum.raft.voters()).map(|peer| peer.id);
+        let brokers = self.metadata.brokers().map(|(id, _)| id);
+        let others: BTreeSet<NodeId> = known.chain(brokers).chain(self.control.pointed_to).collect();
         let others = others.into_iter().filter(|id| id.0 != self.config.node_id);
         effects.peers.extend(others.map(|id| (id, PeerMessage::Control(message.clone()))));
     }
@@ -228,6 +237,8 @@ impl Core {
                     self.with_raft(now, effects, |raft, _| raft.observe(from, now.monotonic));
                     let alive = Alive { id: from, incarnation, broker_epoch, applied, wants_shutdown };
                     self.on_heartbeat(alive, now, effects);
+                } else {
+                    self.point_to_controller(from, effects);
                 }
             }
             ControlMessage::HeartbeatReply { broker_epoch, may_shut_down } => {
@@ -235,7 +246,23 @@ impl Core {
                     self.control.may_shut_down |= may_shut_down;
                 }
             }
-            ControlMessage::NotController { .. } => {}
+            // Told at the next heartbeat, and only where nobody leads: two that point to each other cannot keep it going.
+            ControlMessage::NotController { leader, host, port } => {
+                self.meet(leader, host, port);
+                self.control.pointed_to = Some(leader);
+            }
+        }
+    }
+
+    /// Tells a node without a vote who leads; those that vote hear from the leader itself.
+    fn point_to_controller(&self, to: NodeId, effects: &mut Effects) {
+        let Some(leader) = self.controller() else { return };
+        let votes = self.quorum.raft.voters().iter().any(|peer| peer.id == to);
+        if !votes
+            && leader != to
+            && let Some((host, port)) = self.address_of(leader)
+        {
+            effects.peers.push((to, PeerMessage::Control(ControlMessage::NotController { leader, host, port })));
         }
     }
 

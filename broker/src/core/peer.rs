@@ -70,10 +70,14 @@ pub enum ControlMessage {
         /// Whether it leads nothing more and may go.
         may_shut_down: bool,
     },
-    /// The receiver is not the controller.
+    /// The sender is not the controller, and says who is: one that joins may never have heard of it.
     NotController {
-        /// Who leads, where that is known.
-        leader: Option<NodeId>,
+        /// Who leads.
+        leader: NodeId,
+        /// Where it listens.
+        host: String,
+        /// Its port.
+        port: u16,
     },
 }
 

@@ -30,7 +30,8 @@ use crate::wire::response::Response;
 /// Appends that are not confirmed yet.
 #[derive(Debug, Default)]
 pub(super) struct Produces {
-    pending: BTreeMap<RequestId, PendingProduce>,
+    /// Boxed: the map moves what it holds at every insertion and removal.
+    pending: BTreeMap<RequestId, Box<PendingProduce>>,
     /// Per log by the position that confirms; of equal ones the first comes first. None is empty.
     waits: BTreeMap<(LogId, Confirmation), VecDeque<Wait>>,
     /// Batches appended since the start, and their bytes.
@@ -172,7 +173,8 @@ impl Core {
         if let Some(at) = deadline {
             self.set_produce_deadline(id, at);
         }
-        self.produces.pending.insert(id, PendingProduce { header, response, outstanding, deadline, is_silent });
+        let pending = PendingProduce { header, response, outstanding, deadline, is_silent };
+        self.produces.pending.insert(id, Box::new(pending));
     }
 
     /// Answers what the watermark, or the counted position where that suffices, has passed.

@@ -3,7 +3,7 @@
 //! the log is read again; nothing is cut. A snapshot holds the metadata, term and vote, and lets the log's head go.
 //! Start at `Core::with_raft`. Not here: Raft itself (`raft`), and who waits for a change (`admin`).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,7 @@ struct Snapshot {
 /// A snapshot that is being written.
 #[derive(Debug)]
 struct Writing {
+    name: String,
     last: EntryId,
     voters: Vec<Peer>,
     /// Records of the log below this offset are covered, but for entries behind the snapshot's.
@@ -91,7 +92,9 @@ pub(super) struct Quorum {
     /// What the newest durable snapshot needs of the log. The log goes back to what the one before it needs, so that
     /// either can be started from; after a restart nobody knows, and the log stays as it is until the second snapshot.
     newest_needs: i64,
-    writing: BTreeMap<String, Writing>,
+    writing: Option<Writing>,
+    /// A snapshot from the leader that is written next: one at a time, so that the last to become durable is the newest.
+    to_install: Option<(EntryId, Bytes)>,
     deadline: Option<std::time::Duration>,
     /// What the folder said about the process before.
     pub(super) found: DataFound,
@@ -157,7 +160,8 @@ impl Quorum {
             places,
             entries_from,
             newest_needs: 0,
-            writing: BTreeMap::new(),
+            writing: None,
+            to_install: None,
             deadline: None,
             found,
             is_end_clean,
@@ -243,8 +247,9 @@ impl Core {
             let bytes = self.quorum.encode_snapshot(last, voters, 0, metadata);
             self.with_raft(now, effects, |raft, output| raft.offer_snapshot(last, bytes, now.monotonic, output));
         }
-        if let Some((last, bytes)) = install {
-            self.write_installed(last, &bytes, effects);
+        if install.is_some() {
+            self.quorum.to_install = install;
+            self.write_installed(effects);
         }
         self.note_raft_deadline();
         self.apply_committed(now, effects);
@@ -336,30 +341,33 @@ impl Core {
         // A snapshot costs as much as there is to tell of; so often that a record's share of it does not grow.
         let (topics, queues) = self.metadata.counts();
         let share = (topics + queues / QUEUES_A_TOPIC) as u64;
-        if records < self.config.snapshot_records.max(share) || !self.quorum.writing.is_empty() {
+        if records < self.config.snapshot_records.max(share) || self.quorum.writing.is_some() {
             return;
         }
         let Some((last, voters)) = self.quorum.raft.applied() else { return };
         let (name, metadata) = self.metadata.encode_snapshot();
         let entries_from = self.quorum.entries_from;
         let bytes = self.quorum.encode_snapshot(last, voters.clone(), entries_from, metadata);
-        let writing = Writing { last, voters, covers: self.metadata_log_end(), entries_from, install: None };
-        self.quorum.writing.insert(name.clone(), writing);
+        let covers = self.metadata_log_end();
+        self.quorum.writing = Some(Writing { name: name.clone(), last, voters, covers, entries_from, install: None });
         effects.disk.push(DiskEffect::WriteSnapshot { name, supersedes: false, bytes });
     }
 
-    /// Makes a snapshot that came from the leader durable.
-    fn write_installed(&mut self, last: EntryId, bytes: &Bytes, effects: &mut Effects) {
-        let decoded = decode_snapshot(bytes).and_then(|s| Ok((Metadata::decode_snapshot(&s.metadata)?, s)));
-        let Ok((mut metadata, snapshot)) = decoded else { return };
+    /// Makes a snapshot that came from the leader durable, once none of our own is on its way.
+    fn write_installed(&mut self, effects: &mut Effects) {
+        if self.quorum.writing.is_some() {
+            return;
+        }
+        let Some((last, bytes)) = self.quorum.to_install.take() else { return };
+        let decoded = decode_snapshot(&bytes).and_then(|s| Ok((Metadata::decode_snapshot(&s.metadata)?, s)));
+        let Ok((mut metadata, snapshot)) = decoded else { return self.quorum.raft.abandon_install() };
         metadata.set_mutant(self.mutant);
         let keeps = self.quorum.raft.holds(last);
         let entries_from = if keeps { self.quorum.entries_from } else { self.metadata_log_end() };
         let (name, encoded) = metadata.encode_snapshot();
         let bytes = self.quorum.encode_snapshot(last, snapshot.voters.clone(), entries_from, encoded);
-        let (voters, covers) = (snapshot.voters, self.metadata_log_end());
-        let writing = Writing { last, voters, covers, entries_from, install: Some(Box::new(metadata)) };
-        self.quorum.writing.insert(name.clone(), writing);
+        let (voters, covers, install) = (snapshot.voters, self.metadata_log_end(), Some(Box::new(metadata)));
+        self.quorum.writing = Some(Writing { name: name.clone(), last, voters, covers, entries_from, install });
         effects.events.push((points::SNAPSHOT_INSTALLED, 1));
         effects.disk.push(DiskEffect::WriteSnapshot { name, supersedes: true, bytes });
     }
@@ -371,17 +379,19 @@ impl Core {
         now: Now,
         effects: &mut Effects,
     ) {
-        let Some(writing) = self.quorum.writing.remove(name) else { return };
-        if result.is_err() {
-            match writing.install {
-                // The leader sends it again.
-                Some(_) => self.quorum.raft.abandon_install(),
-                // The log still holds every record; the next snapshot is tried after as many records again.
-                None => self.snapshot_at = self.metadata.record_next(),
-            }
-            return;
+        let Some(writing) = self.quorum.writing.take_if(|writing| writing.name == name) else { return };
+        match (result, &writing.install) {
+            (Ok(()), _) => self.on_snapshot_durable(writing, now, effects),
+            // The leader sends it again.
+            (Err(_), Some(_)) => self.quorum.raft.abandon_install(),
+            // The log still holds every record; the next snapshot is tried after as many records again.
+            (Err(_), None) => self.snapshot_at = self.metadata.record_next(),
         }
-        let Writing { last, voters, covers, entries_from, install } = writing;
+        self.write_installed(effects);
+    }
+
+    fn on_snapshot_durable(&mut self, writing: Writing, now: Now, effects: &mut Effects) {
+        let Writing { last, voters, covers, entries_from, install, .. } = writing;
         let next = Offset(last.index as i64 + 1);
         self.snapshot_at = self.snapshot_at.max(next);
         self.quorum.entries_from = self.quorum.entries_from.max(entries_from);
