@@ -2,7 +2,8 @@
 //! A wall clock can be skewed; the monotonic one cannot. Nothing here reads the real clock.
 
 use std::cell::Cell;
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,6 +14,17 @@ pub const EPOCH_MS: i64 = 1_704_067_200_000;
 #[derive(Debug, Clone, Default)]
 pub struct SimTime {
     step_us: Rc<Cell<u64>>,
+    /// While a host's future is polled: its time, which turmoil is asked for once.
+    polled_us: Rc<Cell<Option<u64>>>,
+}
+
+/// While it lasts a host's future is polled; it ends in a panic too.
+struct Polled<'a>(&'a Cell<Option<u64>>);
+
+impl Drop for Polled<'_> {
+    fn drop(&mut self) {
+        self.0.set(None);
+    }
 }
 
 impl SimTime {
@@ -20,6 +32,9 @@ impl SimTime {
     ///
     /// turmoil's own answer counts only inside a host's runtime: outside of one it would read the real clock.
     pub fn now_us(&self) -> u64 {
+        if let Some(polled_us) = self.polled_us.get() {
+            return polled_us;
+        }
         if tokio::runtime::Handle::try_current().is_err() {
             return self.step_us.get();
         }
@@ -27,6 +42,18 @@ impl SimTime {
             Some(elapsed) => elapsed.as_micros() as u64,
             None => self.step_us.get(),
         }
+    }
+
+    /// Runs a host's software. Time stands still while it is polled, since tokio moves a paused clock only where nothing
+    /// can run; so it is asked for once a poll, and not at each event.
+    pub(crate) async fn run<F: Future>(self, software: F) -> F::Output {
+        let mut software = pin!(software);
+        poll_fn(|context| {
+            self.polled_us.set(Some(self.now_us()));
+            let _polled = Polled(&self.polled_us);
+            software.as_mut().poll(context)
+        })
+        .await
     }
 
     /// Sets the time that counts between steps.
@@ -46,6 +73,11 @@ impl SimClock {
     /// A clock without skew.
     pub fn new(time: SimTime) -> SimClock {
         SimClock { time, wall_skew_ms: Rc::default() }
+    }
+
+    /// Runs the software of the clock's host, as `SimTime::run` says.
+    pub(crate) async fn run<F: Future>(self, software: F) -> F::Output {
+        self.time.run(software).await
     }
 
     /// Time since the run began.

@@ -134,11 +134,12 @@ where
         gate: Gate::new(host.nemesis.clone(), node, incarnation),
         stop: process.stop,
     };
-    let nemesis = host.nemesis.clone();
-    let ended = guarded(pausable(process.pause, async move {
+    let (nemesis, clock) = (host.nemesis.clone(), host.clock.clone());
+    let software = async move {
         let tasks = new_task_set();
         tasks.run_until(async { (host.factory)(sim_node).await }).await
-    }));
+    };
+    let ended = guarded(pausable(process.pause, clock.run(software)));
     let ended = match ended.await {
         Ok(ended) => ended,
         Err(panic) => Err(NodeEnd { reason: format!("panicked: {panic}"), declared: false }),

@@ -229,9 +229,9 @@ impl World {
             counters: self.counters.clone(),
             operator: Operator::new(self.nemesis.clone()),
         };
-        let ended = state.ended.clone();
+        let (ended, time) = (state.ended.clone(), self.time.clone());
         self.sim.client(name.as_str(), async move {
-            let end = software(sim_client).await;
+            let end = time.run(software(sim_client)).await;
             *ended.borrow_mut() = Some(end);
             Ok(())
         });
