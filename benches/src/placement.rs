@@ -198,7 +198,7 @@ fn each_file(folder: &Path, visit: &mut dyn FnMut(&Path, &File) -> std::io::Resu
 /// Messages are this long, bytes.
 pub const RECORD_BYTES: usize = 100;
 /// Sent in one run; over 2 queues they fill whole pages of an index of 20 bytes each.
-const MESSAGES: u64 = 2_048;
+const MESSAGES: u64 = 8_192;
 /// What `st_blocks` counts in.
 const BLOCK_BYTES: u64 = 512;
 const CHUNK_BYTES: u64 = 8 << 20;

@@ -100,7 +100,8 @@ impl Driven {
             Ok(_) | Err(SystemError::NotRunning { .. }) => {}
             Err(error) => eprintln!("mqassay: {} may be left behind: {error}", self.name()),
         }
-        let (ran, nodes) = ran.map_err(Failure::undone)?;
+        let (mut ran, nodes) = ran.map_err(Failure::undone)?;
+        ran.logs = running.logs();
         drop(nodes);
         Ok(ran)
     }

@@ -75,7 +75,8 @@ impl Kafka {
         let world = world.map_err(Failure::undone)?.interrupted_by(self.ground.interrupted.clone());
         let nodes = nodes.into_iter().zip(up.disks.drain(..)).map(|(node, disk)| on_disk(Box::new(node), disk));
         let ran = world.run(nodes.collect());
-        let (ran, nodes) = ran.map_err(Failure::undone)?;
+        let (mut ran, nodes) = ran.map_err(Failure::undone)?;
+        ran.logs = up.running.logs();
         up.disks = nodes.into_iter().map(|node| node.into_disk()).collect();
         Ok(ran)
     }

@@ -364,6 +364,9 @@ pub(crate) fn judged(options: &Options, ran: &Ran, began: Instant) -> Result<Run
         line.plan = folder::write_plan(&kept_in, plan).map_err(Failure::undone)?.display().to_string();
         let kept = KeptRun { line: line.clone(), verdict: verdict.clone() };
         folder::write_run(&kept_in, &kept, &ran.history, &[]).map_err(Failure::undone)?;
+        if verdict.kind != VerdictKind::Valid {
+            folder::keep_logs(&kept_in, &ran.logs).map_err(Failure::undone)?;
+        }
     }
     Ok(RunRecord {
         situations: BTreeSet::new(),

@@ -138,9 +138,16 @@ struct Connection<D: Disk, C: Clock, O: Observer, S> {
 }
 
 impl<D: Disk, C: Clock, O: Observer, S: AsyncRead + AsyncWrite + Unpin> Connection<D, C, O, S> {
-    /// Goes on until the connection has ended and what was in its output is sent.
+    /// Goes on until the connection has ended and what was in its output is sent. An answer that a turn of its own brings is
+    /// sent by the next round, and wakes nobody: a connection that floods would run again before the others.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.outgoing.borrow_mut().wakes(context.waker());
+        self.outgoing.borrow_mut().begin_poll();
+        let ended = self.poll_rounds(context);
+        self.outgoing.borrow_mut().end_poll(context.waker());
+        ended
+    }
+
+    fn poll_rounds(&mut self, context: &mut Context<'_>) -> Poll<()> {
         for _ in 0..READS_A_POLL {
             let sent = self.poll_send(context);
             if let Poll::Ready(Err(_)) = sent {
@@ -160,9 +167,9 @@ impl<D: Disk, C: Clock, O: Observer, S: AsyncRead + AsyncWrite + Unpin> Connecti
                 self.leave();
             }
         }
-        // More may have come already; the others first.
-        context.waker().wake_by_ref();
-        Poll::Pending
+        // More may have come already; the others first, also those of whom only the poll of the system will tell. Woken at
+        // once, the task would be run again and again before that.
+        pin!(tokio::task::yield_now()).poll(context)
     }
 
     /// Tells the core that nothing more will come and nothing more is owed.

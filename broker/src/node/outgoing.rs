@@ -28,6 +28,7 @@ pub(super) struct Outgoing {
     held: usize,
     is_closed: bool,
     waker: Option<Waker>,
+    is_polled: bool,
     /// For how long reading was paused since an answer last said so.
     throttled: Duration,
     /// Whether the peer sent or read anything since the last look, and how many looks ago it last did.
@@ -53,6 +54,7 @@ impl Outgoing {
             held: 0,
             is_closed: false,
             waker: None,
+            is_polled: false,
             throttled: Duration::ZERO,
             has_moved: false,
             stalled_checks: 0,
@@ -178,15 +180,23 @@ impl Outgoing {
         self.stalled_checks = 0;
     }
 
-    /// Who is to be woken when there is something to send or to read.
-    pub(super) fn wakes(&mut self, waker: &Waker) {
+    /// The connection looks here anyway, and need not be woken until `end_poll`.
+    pub(super) fn begin_poll(&mut self) {
+        self.is_polled = true;
+    }
+
+    /// From now on `waker` is woken when there is something to send or to read.
+    pub(super) fn end_poll(&mut self, waker: &Waker) {
+        self.is_polled = false;
         if !self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             self.waker = Some(waker.clone());
         }
     }
 
     pub(super) fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
+        if !self.is_polled
+            && let Some(waker) = self.waker.take()
+        {
             waker.wake();
         }
     }

@@ -1,5 +1,5 @@
 //! A run's folder `<runs>/<scenario>/<seed>/`: plan.json is written before the run, and after it manifest.json,
-//! history.jsonl, trace.txt and verdict.json. Not here: which folders stay.
+//! history.jsonl, trace.txt and verdict.json; of a real system that failed, its logs. Not here: which folders stay.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -116,6 +116,15 @@ pub fn read_trace(folder: &Path) -> Result<Option<Vec<String>>, ArtifactError> {
     };
     let events: Vec<String> = text.lines().skip(1).map(str::to_owned).collect();
     Ok((!events.is_empty()).then_some(events))
+}
+
+/// Copies what a system's processes wrote into a run's folder; a log that is not there is passed over.
+pub fn keep_logs(folder: &Path, logs: &[PathBuf]) -> Result<(), ArtifactError> {
+    for log in logs.iter().filter(|log| log.is_file()) {
+        let Some(name) = log.file_name() else { continue };
+        std::fs::copy(log, folder.join(name)).map_err(|source| failed("copying", log, source))?;
+    }
+    Ok(())
 }
 
 /// Copies a run's folder, where there is one; whether there was.

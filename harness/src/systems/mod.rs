@@ -118,6 +118,11 @@ impl Running {
         self.processes.iter().filter(|process| process.is_broker).map(|process| process.pid).collect()
     }
 
+    /// What its processes wrote.
+    pub fn logs(&self) -> Vec<PathBuf> {
+        self.processes.iter().map(|process| process.log.clone()).collect()
+    }
+
     /// How many nodes it has.
     pub fn nodes(&self) -> u32 {
         self.broker_pids().len() as u32

@@ -13,6 +13,7 @@ mod through_driver;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -79,6 +80,8 @@ pub struct Ran {
     pub outages: Vec<Outage>,
     /// What power losses took from the disks, in order of time.
     pub power_losses: Vec<PowerLossSummary>,
+    /// What the system's processes wrote, where whoever started them keeps it.
+    pub logs: Vec<PathBuf>,
 }
 
 /// Why a run could not be performed.
@@ -208,7 +211,8 @@ impl ProcessWorld {
         let events = events.collect();
         let nemesis::Left { missed, power_losses, mut outages, .. } = ended.left;
         outages::measure(&mut outages, &history);
-        let ran = Ran { plan: stage.plan, history, judge, left_out, events, struck, missed, outages, power_losses };
+        let (plan, logs) = (stage.plan, Vec::new());
+        let ran = Ran { plan, history, judge, left_out, events, struck, missed, outages, power_losses, logs };
         Ok((ran, ended.nodes))
     }
 }

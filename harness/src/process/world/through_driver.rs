@@ -97,7 +97,8 @@ async fn perform(
     let history = History { header: Header { schema: SCHEMA_VERSION, topics, title }, operations, marks };
     let judge = JudgeContext::of_plan(&plan).with_wall_start_ms(options.began_wall_ms);
     let (events, outages) = (BTreeMap::new(), Vec::new());
-    Ok((Ran { plan, history, judge, left_out, events, struck, missed, outages, power_losses }, nodes))
+    let logs = Vec::new();
+    Ok((Ran { plan, history, judge, left_out, events, struck, missed, outages, power_losses, logs }, nodes))
 }
 
 /// The clients' ends, then the final reads, tried until they succeed or the bound is over; gives what is missing then.
