@@ -162,7 +162,7 @@ fn median_curve(curves: &[Vec<(f64, f64)>]) -> Vec<SweepPoint> {
         let values: Vec<f64> = curves.iter().filter_map(|curve| Some(curve.get(place)?.1)).collect();
         let interval = median_interval(&values, place as u64)?;
         let x = first[place].0;
-        Some(SweepPoint { x, value: interval.value, low: interval.low, high: interval.high, records_per_batch: 0.0 })
+        Some(SweepPoint { x, value: interval.value, low: interval.low, high: interval.high, records_per_batch: None })
     };
     (0..first.len()).filter_map(at).collect()
 }

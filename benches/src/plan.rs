@@ -462,6 +462,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("claim-batched", include_str!("../plans/claim-batched.toml")),
     ("claim-single", include_str!("../plans/claim-single.toml")),
     ("claim-queues", include_str!("../plans/claim-queues.toml")),
+    ("claim-queues-rate", include_str!("../plans/claim-queues-rate.toml")),
     ("claim-latency", include_str!("../plans/claim-latency.toml")),
     ("claim-copies-1", include_str!("../plans/claim-copies-1.toml")),
     ("claim-copies-4", include_str!("../plans/claim-copies-4.toml")),

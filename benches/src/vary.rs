@@ -1,6 +1,6 @@
 //! Blocks while one variable grows and everything else stays: message size, batching, skew of keys, entropy, polling,
-//! subscribers. Unthrottled, or open-loop where a rate is given. Start at `Session::vary`. Not here: the number of queues,
-//! whose sweep holds records per batch (`session`), and the raw driver's (`raw::scale`).
+//! subscribers, queues. Unthrottled, or open-loop where a rate is given. Start at `Session::vary`. Not here: the sweep over
+//! queues that holds records per batch (`session`), and the raw driver's (`raw::scale`).
 
 use mqassay_harness::measure::result::{METRICS, Sweep, SweepPoint};
 use mqassay_harness::measure::statistics::{median, median_interval};
@@ -59,6 +59,8 @@ pub enum Variable {
     FetchWaitMs,
     /// Consumers that each read everything.
     Subscribers,
+    /// Queues, over which the same rate spreads.
+    Queues,
 }
 
 impl Variable {
@@ -73,6 +75,7 @@ impl Variable {
             Variable::EntropyPercent => "% of a record incompressible",
             Variable::FetchWaitMs => "ms that a fetch may wait",
             Variable::Subscribers => "subscribers",
+            Variable::Queues => "queues",
         }
     }
 
@@ -88,6 +91,7 @@ impl Variable {
             Variable::EntropyPercent => plan.entropy_percent = whole,
             Variable::FetchWaitMs => plan.fetch_wait_ms = whole,
             Variable::Subscribers => plan.subscribers = whole,
+            Variable::Queues => plan.queues = whole,
         }
     }
 }
@@ -242,7 +246,7 @@ fn client_bound(found: &[&[Sample]], sink: &[Sample]) -> Vec<(usize, f64)> {
 fn point(x: f64, samples: &[Sample], metric: &str) -> Option<SweepPoint> {
     let values = |name: &str| samples.iter().filter_map(|sample| sample.get(name).copied()).collect::<Vec<f64>>();
     let interval = median_interval(&values(metric), x.to_bits())?;
-    let records_per_batch = median_interval(&values("records_per_batch"), 0).map_or(0.0, |interval| interval.value);
+    let records_per_batch = median_interval(&values("records_per_batch"), 0).map(|interval| interval.value);
     Some(SweepPoint { x, value: interval.value, low: interval.low, high: interval.high, records_per_batch })
 }
 

@@ -66,7 +66,8 @@ fn put_figures(result: &BenchResult, sheet: &mut Sheet<'_>) {
     }
     for sweep in &result.sweeps {
         for point in &sweep.points {
-            let note = format!("{} records per batch", point.records_per_batch);
+            let note =
+                point.records_per_batch.map_or_else(String::new, |records| format!("{records} records per batch"));
             let figures = texts([point.value, point.low, point.high]);
             let at = point.x.to_string();
             sheet.put(["sweep", &sweep.system, &sweep.metric, &sweep.unit], [&sweep.variable, &at], figures, note);
@@ -167,7 +168,7 @@ mod tests {
         let (plan, metric, unit) = ("p".to_owned(), "broker_files".to_owned(), "files".to_owned());
         let system = "reference, shared".to_owned();
         let row = MetricRow { plan: plan.clone(), system, metric, unit, value: 2.5, low: 2.0, high: 3.0 };
-        let point = SweepPoint { x: 64.0, value: 9.0, low: 8.0, high: 10.0, records_per_batch: 100.0 };
+        let point = SweepPoint { x: 64.0, value: 9.0, low: 8.0, high: 10.0, records_per_batch: Some(100.0) };
         let sweep = Sweep {
             system: "kafka".to_owned(),
             variable: "queues".to_owned(),

@@ -4,6 +4,7 @@ mod fixture;
 
 use fixture::story::lost_write;
 use mqassay_harness::artifact::VerdictKind;
+use mqassay_harness::guarantee::Anomaly;
 use mqassay_harness::history::Mark;
 use mqassay_harness::sim::disk::LossKind;
 use mqassay_harness::story::Story;
@@ -75,6 +76,16 @@ fn what_a_story_lacks_is_said_and_no_cause_is_made_up() {
     let exit = Mark::NodeExit { at_us: 2_500_000, node: 0, reason: "the disk is gone".to_owned(), declared: true };
     story.history.marks.push(exit);
     assert!(page(&story).contains("Node 0 had ended by itself at 2.500 s, saying: the disk is gone."));
+    let late = |mark: &mut Mark| {
+        if let Mark::Fault { at_us, .. } = mark {
+            *at_us += 60_000_000;
+        }
+    };
+    story.history.marks.iter_mut().for_each(late);
+    assert!(page(&story).contains("No fault had struck before it was seen."));
+    let anomaly = std::mem::replace(&mut story.verdict.findings[0].anomaly, Anomaly::Unseen);
+    assert!(page(&story).contains("The last fault before it was seen was the"), "what is unseen is missed at the end");
+    story.verdict.findings[0].anomaly = anomaly;
     story.history.marks.retain(|mark| !matches!(mark, Mark::Fault { .. }));
     assert!(page(&story).contains("No fault had struck before it was seen."));
     story.verdict.findings.clear();

@@ -217,7 +217,7 @@ fn drain(system: &str, series: &Series, times: Times) -> Sweep {
     let since = |seconds: f64| seconds + series.window_seconds - times.resume_seconds;
     let point = |x: f64, waiting: u64| {
         let value = waiting as f64;
-        SweepPoint { x, value, low: value, high: value, records_per_batch: 1.0 }
+        SweepPoint { x, value, low: value, high: value, records_per_batch: None }
     };
     let points = series.points.iter().map(|one| (since(one.seconds), one.waiting));
     Sweep {

@@ -180,7 +180,7 @@ impl Session<'_> {
 fn point(queues: u32, samples: &[Sample], metric: &str) -> Option<SweepPoint> {
     let values = |name: &str| samples.iter().filter_map(|sample| sample.get(name).copied()).collect::<Vec<f64>>();
     let interval = median_interval(&values(metric), u64::from(queues))?;
-    let records_per_batch = median_interval(&values("records_per_batch"), 0).map_or(0.0, |interval| interval.value);
+    let records_per_batch = median_interval(&values("records_per_batch"), 0).map(|interval| interval.value);
     let x = f64::from(queues);
     Some(SweepPoint { x, value: interval.value, low: interval.low, high: interval.high, records_per_batch })
 }

@@ -12,7 +12,9 @@ use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::ProduceRequest;
 use kafka_protocol::messages::ProduceResponse;
-use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::produce_response::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
+};
 use kafka_protocol::protocol::StrBytes;
 
 use super::batch::Batch;
@@ -92,11 +94,17 @@ struct Accepted {
 struct Refused {
     error: ResponseError,
     message: Option<String>,
+    /// The records that are to blame, by their place in the batch (KIP-467): a client may send the others again.
+    records: Vec<i32>,
 }
 
 impl Refused {
+    fn with(error: ResponseError) -> Refused {
+        Refused { error, message: None, records: Vec::new() }
+    }
+
     fn because(error: ResponseError, message: impl Into<String>) -> Refused {
-        Refused { error, message: Some(message.into()) }
+        Refused { message: Some(message.into()), ..Refused::with(error) }
     }
 }
 
@@ -259,7 +267,7 @@ impl Core {
     }
 
     fn place(&self, name: &str, index: i32) -> Result<Place, Refused> {
-        let unknown = || Refused { error: ResponseError::UnknownTopicOrPartition, message: None };
+        let unknown = || Refused::with(ResponseError::UnknownTopicOrPartition);
         if name == OFFSETS_TOPIC {
             return Err(Refused::because(ResponseError::InvalidTopicException, "the topic is the broker's own"));
         }
@@ -270,7 +278,7 @@ impl Core {
     fn place_by_id(&self, id: u128, index: i32) -> Result<Place, Refused> {
         match self.metadata.name_of(id) {
             Some(name) => self.place(name, index),
-            None => Err(Refused { error: ResponseError::UnknownTopicId, message: None }),
+            None => Err(Refused::with(ResponseError::UnknownTopicId)),
         }
     }
 
@@ -286,7 +294,7 @@ impl Core {
             return Err(Refused::because(ResponseError::InvalidRequiredAcks, "acks must be 0, 1 or -1"));
         }
         let (queue, id) = (place.partition.queue(), place.partition.log());
-        let not_leader = || Refused { error: ResponseError::NotLeaderOrFollower, message: None };
+        let not_leader = || Refused::with(ResponseError::NotLeaderOrFollower);
         let log = self.logs.get_mut(&id).ok_or_else(not_leader)?;
         let epoch = log.leader_epoch().ok_or_else(not_leader)?;
         if acks == -1 && place.min_insync_replicas > 1 {
@@ -335,9 +343,13 @@ impl Core {
 fn check_keys(batch: &Batch) -> Result<(), Refused> {
     let invalid = |message: String| Refused::because(ResponseError::InvalidRecord, message);
     let records = records::slices(&batch.header, &batch.bytes).map_err(|error| invalid(error.to_string()))?;
-    match records.iter().position(|record| record.key.is_none()) {
-        Some(index) => Err(invalid(format!("record {index} has no key, which a compacted topic asks for"))),
-        None => Ok(()),
+    let keyless: Vec<i32> = (0..).zip(&records).filter(|(_, record)| record.key.is_none()).map(|(at, _)| at).collect();
+    match keyless.is_empty() {
+        true => Ok(()),
+        false => {
+            let refused = invalid("a compacted topic takes records with keys only".to_owned());
+            Err(Refused { records: keyless, ..refused })
+        }
     }
 }
 
@@ -404,9 +416,35 @@ fn partition_response(index: i32, result: Result<Accepted, Refused>) -> Partitio
                 .with_log_append_time_ms(accepted.append_time_ms)
                 .with_log_start_offset(accepted.log_start.0)
         }
-        Err(refused) => response
-            .with_error_code(refused.error.code())
-            .with_base_offset(-1)
-            .with_error_message(refused.message.map(StrBytes::from_string)),
+        Err(refused) => {
+            let blamed = |index| BatchIndexAndErrorMessage::default().with_batch_index(index);
+            response
+                .with_error_code(refused.error.code())
+                .with_base_offset(-1)
+                .with_record_errors(refused.records.into_iter().map(blamed).collect())
+                .with_error_message(refused.message.map(StrBytes::from_string))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::batch::BatchProducer;
+    use super::super::types::{ProducerEpoch, ProducerId};
+    use super::*;
+
+    #[test]
+    fn of_a_batch_that_a_compacted_topic_refuses_the_records_without_keys_are_named() {
+        let producer = BatchProducer { id: ProducerId::NONE, epoch: ProducerEpoch(-1), base_sequence: -1 };
+        let text = Bytes::from_static(b"text");
+        let of_keys = |keys: &[bool]| {
+            let records = keys.iter().map(|has_key| (1, has_key.then_some(&text), Some(&text)));
+            check_keys(&Batch::encode(producer, records))
+        };
+        assert!(of_keys(&[true, true]).is_ok());
+        let refused = of_keys(&[true, false, true, false]).expect_err("two have no key");
+        let answer = partition_response(7, Err(refused));
+        let named: Vec<i32> = answer.record_errors.iter().map(|error| error.batch_index).collect();
+        assert_eq!((answer.error_code, named), (ResponseError::InvalidRecord.code(), vec![1, 3]));
     }
 }

@@ -237,3 +237,37 @@ const REQUESTS_BYTES_MAX: usize = 16 << 20;
 const OUTPUT_BYTES_MAX: usize = 4 << 20;
 /// The most that an answer says about a pause: a client waits as long before its next request.
 const THROTTLE_MAX: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Wakes(AtomicU32);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn an_answer_wakes_the_connection_unless_it_is_being_polled() {
+        let wakes = Arc::new(Wakes::default());
+        let waker = Waker::from(wakes.clone());
+        let mut outgoing = Outgoing::new(Rc::new(Intake::new(1 << 20)));
+        outgoing.end_poll(&waker);
+        outgoing.begin_poll();
+        let own = outgoing.expect_answer(100);
+        outgoing.answer(own, Answer::Nothing);
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 0, "it looks there anyway");
+        outgoing.end_poll(&waker);
+        let later = outgoing.expect_answer(100);
+        outgoing.answer(later, Answer::Nothing);
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 1);
+    }
+}

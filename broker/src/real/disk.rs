@@ -1,4 +1,5 @@
-//! The `Disk` port over files. Syncs and cold reads run on tokio's blocking threads; everything else is inline.
+//! The `Disk` port over files. Syncs, cold reads and the freeing of large files run on tokio's blocking threads;
+//! everything else is inline.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::future::Future;
@@ -9,11 +10,14 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use rustix::fs::FallocateFlags;
+use tokio::runtime::Handle;
 
 use crate::ports::Disk;
 
 /// The most parts that one call writes (Linux' IOV_MAX).
 const PARTS_MAX: usize = 1024;
+/// Files from this size on give back their room beside the node: the file system may tell the device of every extent.
+const FREED_BESIDE_BYTES: u64 = 1 << 20;
 
 /// A data folder on a real disk.
 #[derive(Debug, Clone)]
@@ -110,7 +114,18 @@ impl Disk for RealDisk {
 
     fn remove(&self, path: &str) -> io::Result<()> {
         let path = self.at(path);
-        if fs::symlink_metadata(&path)?.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) }
+        let metadata = fs::symlink_metadata(&path)?;
+        if metadata.is_dir() {
+            return fs::remove_dir(path);
+        }
+        let is_large = metadata.is_file() && metadata.len() >= FREED_BESIDE_BYTES;
+        // An open file keeps its room: what is left inline is the name.
+        let opened = is_large.then(|| File::open(&path)).transpose()?;
+        fs::remove_file(path)?;
+        if let (Some(file), Ok(runtime)) = (opened, Handle::try_current()) {
+            runtime.spawn_blocking(move || drop(file));
+        }
+        Ok(())
     }
 
     fn free_bytes(&self) -> io::Result<u64> {

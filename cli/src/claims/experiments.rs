@@ -279,7 +279,7 @@ fn backlog_on(system: System, gathered: &mut Gathered) -> Result<(), Failure> {
 fn curve(system: &str, curve: &[(f64, i64)]) -> Sweep {
     let point = |(x, waiting): &(f64, i64)| {
         let value = *waiting as f64;
-        SweepPoint { x: *x, value, low: value, high: value, records_per_batch: 1.0 }
+        SweepPoint { x: *x, value, low: value, high: value, records_per_batch: None }
     };
     Sweep {
         system: system.to_owned(),

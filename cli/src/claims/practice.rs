@@ -85,7 +85,7 @@ pub(super) fn parallelism_on(system: System, gathered: &mut Gathered) -> Result<
         let mut points = Vec::new();
         for (count, crew) in crews {
             let value = members::work(&cluster, crew, SPAN).map_err(failure)?.records_per_second;
-            points.push(SweepPoint { x: f64::from(count), value, low: value, high: value, records_per_batch: 1.0 });
+            points.push(SweepPoint { x: f64::from(count), value, low: value, high: value, records_per_batch: None });
         }
         gathered.result(plan).sweeps.push(Sweep {
             system: system.name().to_owned(),

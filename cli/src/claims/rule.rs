@@ -185,7 +185,7 @@ mod tests {
             high: 0.8,
             pairs: 6,
         };
-        let point = |x, value| SweepPoint { x, value, low: value, high: value, records_per_batch: 1.0 };
+        let point = |x, value| SweepPoint { x, value, low: value, high: value, records_per_batch: None };
         let sweep = Sweep {
             system: "kafka".to_owned(),
             variable: "queues".to_owned(),

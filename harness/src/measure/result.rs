@@ -186,8 +186,9 @@ pub struct SweepPoint {
     pub low: f64,
     /// Upper end of the 95 % interval.
     pub high: f64,
-    /// Records per batch that the broker saw on average.
-    pub records_per_batch: f64,
+    /// Records per batch that the broker saw on average; none where nobody counted batches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records_per_batch: Option<f64>,
 }
 
 /// What a client saw of a broker's crash under a steady rate; times are seconds after the load's start.

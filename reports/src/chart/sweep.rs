@@ -110,12 +110,12 @@ fn title(sweeps: &[&Sweep]) -> String {
 /// Whether the figure is a rate of records, so that batches make it a rate of requests.
 fn has_requests(sweeps: &[&Sweep]) -> bool {
     sweeps[0].unit == "records/s"
-        && sweeps.iter().flat_map(|sweep| &sweep.points).all(|point| point.records_per_batch > 0.0)
+        && sweeps.iter().flat_map(|sweep| &sweep.points).all(|point| point.records_per_batch.is_some())
 }
 
-/// Requests a second.
-fn requests(point: &SweepPoint) -> f64 {
-    point.value / point.records_per_batch
+/// Requests a second; none where batches were not counted.
+fn requests(point: &SweepPoint) -> Option<f64> {
+    Some(point.value / point.records_per_batch?)
 }
 
 fn tick_label(value: f64) -> String {
@@ -156,9 +156,8 @@ fn draw(canvas: &mut Canvas, sweeps: &[&Sweep], ends: (f64, f64), systems: &Syst
             canvas.mark(*at, series, true)?;
         }
         // A block too short for the client to count its batches has none to show; that is no zero.
-        let counted = sweep.points.iter().filter(|point| point.records_per_batch > 0.0);
-        let batches: Vec<(f64, f64)> =
-            counted.map(|point| (x.at(point.x), batch.at(point.records_per_batch))).collect();
+        let size = |point: &SweepPoint| Some((x.at(point.x), batch.at(point.records_per_batch?)));
+        let batches: Vec<(f64, f64)> = sweep.points.iter().filter_map(size).collect();
         canvas.path(&batches, Paint::Series(series), 1.5)?;
         for at in batches {
             canvas.mark(at, series, false)?;
@@ -179,14 +178,15 @@ fn draw_requests(
     x: (&Axis, &[Tick], &str),
     systems: &Systems,
 ) -> Result<(), ReportError> {
-    let values = sweeps.iter().flat_map(|sweep| &sweep.points).map(requests);
+    let values = sweeps.iter().flat_map(|sweep| &sweep.points).filter_map(requests);
     let Some(ends) = log_ends(values) else { return Ok(()) };
     let y = Axis::new(Spread::Logarithmic, ends, (frame.bottom, frame.top));
     let ticks: Vec<Tick> = y.ticks(24.0).into_iter().map(|tick| (tick, number::si(tick))).collect();
     lines::grid(canvas, frame, x, (&y, &ticks, "requests/s"))?;
     for sweep in sweeps {
         let series = systems.index(&sweep.system);
-        let line: Vec<(f64, f64)> = sweep.points.iter().map(|point| (x.0.at(point.x), y.at(requests(point)))).collect();
+        let at = |point: &SweepPoint| Some((x.0.at(point.x), y.at(requests(point)?)));
+        let line: Vec<(f64, f64)> = sweep.points.iter().filter_map(at).collect();
         canvas.path(&line, Paint::Series(series), 1.5)?;
         for at in line {
             canvas.mark(at, series, false)?;
@@ -224,7 +224,7 @@ fn swept_values(sweeps: &[&Sweep]) -> Vec<f64> {
 
 /// From zero where the batches are much alike, logarithmic where they are not.
 fn batch_axis(sweeps: &[&Sweep], frame: Frame) -> Axis {
-    let sizes = || sweeps.iter().flat_map(|sweep| &sweep.points).map(|point| point.records_per_batch);
+    let sizes = || sweeps.iter().flat_map(|sweep| &sweep.points).filter_map(|point| point.records_per_batch);
     let highest = sizes().filter(|size| size.is_finite()).fold(0.0, f64::max);
     let lowest = sizes().filter(|size| *size > 0.0).fold(f64::INFINITY, f64::min);
     match log_ends(sizes()) {
@@ -262,11 +262,7 @@ fn table(sweeps: &[&Sweep]) -> Table {
                 number::quantity(point.value, &sweep.unit),
                 number::quantity(point.low, &sweep.unit),
                 number::quantity(point.high, &sweep.unit),
-                if point.records_per_batch > 0.0 {
-                    number::significant(point.records_per_batch)
-                } else {
-                    "not counted".to_owned()
-                },
+                point.records_per_batch.map_or_else(|| "not counted".to_owned(), number::significant),
             ]);
         }
     }

@@ -250,7 +250,10 @@ fn forgotten<'a>(story: &'a Story, focus: &Focus<'a>, queue: Queue) -> Option<Ca
 }
 
 fn last_fault<'a>(story: &'a Story, focus: &Focus<'a>) -> Cause<'a> {
-    let (first_us, last_us) = focus.span_us().unwrap_or((0, u64::MAX));
+    let (first_us, seen_us) = focus.span_us().unwrap_or((0, u64::MAX));
+    // What nobody read is missed at the end only, long after the operations that prove it.
+    let is_missed = focus.finding.is_some_and(|finding| finding.anomaly == Anomaly::Unseen);
+    let last_us = if is_missed { u64::MAX } else { seen_us };
     let fault = fault_before(story, first_us, last_us).or_else(|| fault_before(story, 0, last_us));
     let sentence = match fault {
         Some((at_us, class, _)) => format!(

@@ -61,6 +61,10 @@ impl Log {
                         found.seal = Seal::Wanted(index);
                     }
                 }
+                if self.settings.retention_bytes.is_some() {
+                    // Not only at the next look: who writes fast would fill the disk by then, and free it all at once.
+                    self.retain(now, effects);
+                }
                 self.start_rework(effects);
             }
             DiskEvent::RemoveFailed { .. } => {}

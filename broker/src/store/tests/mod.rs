@@ -214,6 +214,21 @@ fn retention_moves_log_starts_and_an_idle_queue_keeps_its_offsets() {
 }
 
 #[test]
+fn what_is_above_the_size_kept_goes_when_a_segment_is_sealed_and_not_only_at_the_next_look() {
+    block_on(async {
+        let mut settings = settings(Flush::Ack);
+        settings.retention_bytes = Some(4096);
+        let mut rig = Rig::open(MemoryDisk::default(), settings, None).await.expect("opens");
+        for round in 0..40 {
+            fill(&mut rig, round * 4, 4).await;
+            let stored = rig.log.stored_bytes();
+            assert!(stored <= 4096 + 2 * 2048 + 1024, "{stored} bytes are left in round {round}");
+        }
+        assert!(heard(&rig, points::SEGMENT_REMOVED) > 10);
+    });
+}
+
+#[test]
 fn a_log_whose_every_segment_expired_keeps_its_offsets() {
     block_on(async {
         let disk = MemoryDisk::default();

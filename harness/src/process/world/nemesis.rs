@@ -386,5 +386,5 @@ impl Nemesis {
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Time until a node that ended by itself is started again.
 const RESTART_AFTER_EXIT: Duration = Duration::from_millis(500);
-/// Time that a node has for a clean stop.
-const STOPPING_MAX: Duration = Duration::from_secs(30);
+/// Time that a node has for a clean stop. Kafka hands its leaderships over first, and waits where nobody can take them.
+const STOPPING_MAX: Duration = Duration::from_secs(120);
