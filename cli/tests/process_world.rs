@@ -105,8 +105,12 @@ impl Node for Forgetful {
         Ok(())
     }
 
-    fn stop(&mut self, timeout: Duration) -> Result<(), NodeError> {
-        self.node.stop(timeout)
+    fn ask_to_end(&mut self) -> Result<(), NodeError> {
+        self.node.ask_to_end()
+    }
+
+    fn has_ended(&mut self) -> Result<bool, NodeError> {
+        self.node.has_ended()
     }
 
     fn pause(&mut self) -> Result<(), NodeError> {

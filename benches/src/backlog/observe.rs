@@ -122,12 +122,12 @@ impl Onlooker<'_> {
         if !self.options.topics.is_empty() {
             return Ok(self.options.topics.iter().cloned().collect());
         }
-        let (mut owners, mut members) = self.owners()?;
+        let mut owners = self.owners()?.0;
         let start = Instant::now();
-        // Members without queues are about to be given some.
-        while owners.is_empty() && members.is_some_and(|members| !members.is_empty()) && start.elapsed() < ASK {
+        // A group that is being formed, or formed again, is about to own something.
+        while owners.is_empty() && start.elapsed() < ASK {
             std::thread::sleep(self.options.window / LOOKS);
-            (owners, members) = self.owners()?;
+            owners = self.owners()?.0;
         }
         let topics: BTreeSet<String> = owners.into_keys().map(|(topic, _)| topic).collect();
         match topics.is_empty() {

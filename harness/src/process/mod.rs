@@ -164,9 +164,7 @@ impl BrokerProcess {
 
     /// SIGTERM, and waits for the end, at most so long.
     pub fn terminate(&mut self, timeout: Duration) -> Result<ExitStatus, ProcessError> {
-        if self.exited()?.is_none() {
-            self.signal(Signal::TERM, "ended")?;
-        }
+        self.ask_to_end()?;
         let deadline = Instant::now() + timeout;
         loop {
             if let Some(status) = self.exited()? {
@@ -177,6 +175,14 @@ impl BrokerProcess {
                 return Err(ProcessError::StillRunning { pid, waited: timeout, output });
             }
             std::thread::sleep(WAIT_STEP);
+        }
+    }
+
+    /// SIGTERM, without waiting; nothing where it has ended.
+    pub fn ask_to_end(&mut self) -> Result<(), ProcessError> {
+        match self.exited()? {
+            Some(_) => Ok(()),
+            None => self.signal(Signal::TERM, "ended"),
         }
     }
 

@@ -82,6 +82,15 @@ struct Slot {
     node: Box<dyn Node>,
     is_up: bool,
     is_paused: bool,
+    stopping: Option<Stopping>,
+}
+
+/// A clean stop under way. Others go on meanwhile: a node may not be able to end before they are back.
+#[derive(Debug, Clone, Copy)]
+struct Stopping {
+    /// When it is killed.
+    until: Duration,
+    restart_after: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -104,7 +113,8 @@ impl Nemesis {
         began: Instant,
         is_quiet: Arc<AtomicBool>,
     ) -> Nemesis {
-        let slots = nodes.into_iter().map(|node| Slot { node, is_up: true, is_paused: false }).collect();
+        let slots =
+            nodes.into_iter().map(|node| Slot { node, is_up: true, is_paused: false, stopping: None }).collect();
         let faults = plan.faults.clone();
         let (timeline, left, away_max) = (BTreeMap::new(), Left::default(), plan.world.budget.down);
         let mut nemesis =
@@ -149,10 +159,18 @@ impl Nemesis {
                 slot.node.resume()?;
                 slot.is_paused = false;
             }
-            if !slot.is_up {
+            if !slot.is_up && slot.stopping.is_none() {
                 slot.node.start()?;
                 slot.is_up = true;
             }
+        }
+        while self.slots.iter().any(|slot| slot.stopping.is_some()) {
+            self.note_stopped()?;
+            std::thread::sleep(LOOK_EVERY);
+        }
+        for slot in self.slots.iter_mut().filter(|slot| !slot.is_up) {
+            slot.node.start()?;
+            slot.is_up = true;
         }
         Ok(())
     }
@@ -187,7 +205,30 @@ impl Nemesis {
                 }
             }
         }
+        self.note_stopped()?;
         self.note_exits()
+    }
+
+    /// A node that was asked to end and has is started again when that is due; one that does not end in time is killed,
+    /// and that is its failure.
+    fn note_stopped(&mut self) -> Result<(), NodeError> {
+        for index in 0..self.slots.len() {
+            let elapsed = self.began.elapsed();
+            let slot = &mut self.slots[index];
+            let Some(Stopping { until, restart_after }) = slot.stopping else { continue };
+            if !slot.node.has_ended()? {
+                if elapsed < until {
+                    continue;
+                }
+                slot.node.kill()?;
+                let (at_us, waited) = (self.now_us(), STOPPING_MAX);
+                let reason = NodeError::Lingers { address: self.slots[index].node.address(), waited }.to_string();
+                self.left.marks.push(Mark::NodeExit { at_us, node: index as u32, reason, declared: false });
+            }
+            self.slots[index].stopping = None;
+            self.plan_after(restart_after, Deed::Start(index));
+        }
+        Ok(())
     }
 
     /// A node that ended without being told to is the system's failure; it is started again.
@@ -335,7 +376,7 @@ impl Nemesis {
         Ok(self.slots[node].node.disk().map(|disk| disk.tell(command)).transpose()?)
     }
 
-    /// A node that does not end in time is killed, and that is its failure.
+    /// Asks a node to end; `note_stopped` sees that it does.
     fn stop(&mut self, node: u32, restart_after_ms: u64) -> Result<bool, NodeError> {
         let slot = &self.slots[node as usize];
         if !slot.is_up || slot.is_paused || !self.is_within_budget(node) {
@@ -343,14 +384,10 @@ impl Nemesis {
         }
         self.note_outages(node, "restart");
         let slot = &mut self.slots[node as usize];
-        let stopped = slot.node.stop(STOPPING_MAX);
+        slot.node.ask_to_end()?;
         slot.is_up = false;
-        if let Err(error) = stopped {
-            slot.node.kill()?;
-            let at_us = self.now_us();
-            self.left.marks.push(Mark::NodeExit { at_us, node, reason: error.to_string(), declared: false });
-        }
-        self.plan_after(Duration::from_millis(restart_after_ms), Deed::Start(node as usize));
+        let (until, restart_after) = (self.began.elapsed() + STOPPING_MAX, Duration::from_millis(restart_after_ms));
+        slot.stopping = Some(Stopping { until, restart_after });
         Ok(true)
     }
 
@@ -388,3 +425,95 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const RESTART_AFTER_EXIT: Duration = Duration::from_millis(500);
 /// Time that a node has for a clean stop. Kafka hands its leaderships over first, and waits where nobody can take them.
 const STOPPING_MAX: Duration = Duration::from_secs(120);
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Mutex;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::plan::sample::sample;
+    use crate::plan::scenario::Scenario;
+
+    /// Two nodes; whether each is up, and how often it was started.
+    type Pair = Arc<Mutex<[(bool, u32); 2]>>;
+
+    /// A node that cannot end before the other is up, as Kafka's that hand their leaderships over.
+    struct Waiting {
+        pair: Pair,
+        index: usize,
+        is_asked: bool,
+    }
+
+    impl Node for Waiting {
+        fn address(&self) -> SocketAddr {
+            SocketAddr::from(([127, 0, 0, 1], 9))
+        }
+
+        fn start(&mut self) -> Result<(), NodeError> {
+            let mut pair = self.pair.lock().unwrap();
+            pair[self.index] = (true, pair[self.index].1 + 1);
+            Ok(())
+        }
+
+        fn kill(&mut self) -> Result<(), NodeError> {
+            unreachable!("nobody is killed here")
+        }
+
+        fn ask_to_end(&mut self) -> Result<(), NodeError> {
+            self.is_asked = true;
+            Ok(())
+        }
+
+        fn has_ended(&mut self) -> Result<bool, NodeError> {
+            let mut pair = self.pair.lock().unwrap();
+            let ends = self.is_asked && pair[1 - self.index].0;
+            if ends {
+                pair[self.index].0 = false;
+            }
+            Ok(ends)
+        }
+
+        fn pause(&mut self) -> Result<(), NodeError> {
+            Ok(())
+        }
+
+        fn resume(&mut self) -> Result<(), NodeError> {
+            Ok(())
+        }
+
+        fn exited(&mut self) -> Result<Option<String>, NodeError> {
+            Ok(None)
+        }
+    }
+
+    #[test]
+    fn a_node_that_cannot_end_before_another_is_back_gets_it_back() {
+        let mut plan = sample(&Scenario::parse("roll.toml", SCENARIO).unwrap(), 1, None);
+        let restart = |node, at_ms, restart_after_ms| {
+            let action = FaultAction::Restart { node, restart_after_ms };
+            Fault { trigger: Trigger::At { at_ms }, action, salt: 0 }
+        };
+        plan.faults = vec![restart(1, 0, 300), restart(0, 100, 0)];
+        plan.world.budget.down = None;
+        let pair: Pair = Arc::new(Mutex::new([(true, 0); 2]));
+        let node = |index| -> Box<dyn Node> { Box::new(Waiting { pair: pair.clone(), index, is_asked: false }) };
+        let links = Arc::new(Links::start(None).unwrap());
+        let is_quiet = Arc::new(AtomicBool::new(false));
+        let nodes = vec![node(0), node(1)];
+        let nemesis = Nemesis::new(&plan, nodes, links, Leaders::default(), Instant::now(), is_quiet.clone());
+        let (heal, healed) = mpsc::channel();
+        let thread = std::thread::spawn(move || nemesis.run(&healed).map(|(_, left)| left));
+        let is_over = || pair.lock().unwrap().iter().all(|(is_up, starts)| *is_up && *starts == 1);
+        while !(thread.is_finished() || (is_over() && is_quiet.load(Ordering::SeqCst))) {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        heal.send(()).unwrap();
+        let left = thread.join().unwrap().unwrap();
+        let exits = left.marks.iter().filter(|mark| matches!(mark, Mark::NodeExit { .. })).count();
+        assert_eq!((exits, left.missed, left.marks.len()), (0, 0, 2), "{:?}", left.marks);
+    }
+
+    const SCENARIO: &str = "name = \"roll\"\ntitle = \"Two nodes.\"\n[world]\nnodes = 2\n[workload]\n";
+}

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
@@ -27,6 +27,14 @@ pub enum NodeError {
     /// The links among nodes that have namespaces.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
+    /// The node was asked to end and has not.
+    #[error("the node at {address} was asked to end and has not within {waited:?}; see its log")]
+    Lingers {
+        /// Where it listens.
+        address: SocketAddr,
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// The node's address cannot be linked.
     #[error("{name} listens on {address:?}, which is not an address and a port; links need one")]
     NoAddress {
@@ -45,8 +53,22 @@ pub trait Node: Send {
     fn start(&mut self) -> Result<(), NodeError>;
     /// `kill -9`.
     fn kill(&mut self) -> Result<(), NodeError>;
-    /// SIGTERM, and waits for the end at most so long; one that does not end is an error and still runs.
-    fn stop(&mut self, timeout: Duration) -> Result<(), NodeError>;
+    /// SIGTERM, without waiting for the end.
+    fn ask_to_end(&mut self) -> Result<(), NodeError>;
+    /// Whether it has ended since it was asked to.
+    fn has_ended(&mut self) -> Result<bool, NodeError>;
+    /// Asks it to end, and waits at most so long; one that does not end is an error and still runs.
+    fn stop(&mut self, timeout: Duration) -> Result<(), NodeError> {
+        self.ask_to_end()?;
+        let deadline = Instant::now() + timeout;
+        while !self.has_ended()? {
+            if Instant::now() >= deadline {
+                return Err(NodeError::Lingers { address: self.address(), waited: timeout });
+            }
+            std::thread::sleep(WAIT_STEP);
+        }
+        Ok(())
+    }
     /// SIGSTOP.
     fn pause(&mut self) -> Result<(), NodeError>;
     /// SIGCONT.
@@ -90,8 +112,12 @@ impl Node for OnForgettingDisk {
         self.node.kill()
     }
 
-    fn stop(&mut self, timeout: Duration) -> Result<(), NodeError> {
-        self.node.stop(timeout)
+    fn ask_to_end(&mut self) -> Result<(), NodeError> {
+        self.node.ask_to_end()
+    }
+
+    fn has_ended(&mut self) -> Result<bool, NodeError> {
+        self.node.has_ended()
     }
 
     fn pause(&mut self) -> Result<(), NodeError> {
@@ -150,11 +176,17 @@ impl Node for ReferenceNode {
         }
     }
 
-    fn stop(&mut self, timeout: Duration) -> Result<(), NodeError> {
-        let Some(process) = &mut self.process else { return Ok(()) };
-        process.terminate(timeout)?;
-        self.process = None;
-        Ok(())
+    fn ask_to_end(&mut self) -> Result<(), NodeError> {
+        Ok(self.process.as_mut().map_or(Ok(()), BrokerProcess::ask_to_end)?)
+    }
+
+    fn has_ended(&mut self) -> Result<bool, NodeError> {
+        let Some(process) = &mut self.process else { return Ok(true) };
+        let has_ended = process.exited()?.is_some();
+        if has_ended {
+            self.process = None;
+        }
+        Ok(has_ended)
     }
 
     fn pause(&mut self) -> Result<(), NodeError> {
@@ -173,3 +205,5 @@ impl Node for ReferenceNode {
         Ok(Some(format!("{status}: {}", last_words.lines().last().unwrap_or("it said nothing"))))
     }
 }
+
+const WAIT_STEP: Duration = Duration::from_millis(20);

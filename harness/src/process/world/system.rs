@@ -2,7 +2,6 @@
 //! Not here: provisioning (`systems`). The processes are not our children: they are known by id and time of start.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -61,18 +60,13 @@ impl Node for SystemNode {
         Ok(systems::kill(&self.name, &self.process.role, &self.options)?)
     }
 
-    fn stop(&mut self, timeout: Duration) -> Result<(), NodeError> {
+    fn ask_to_end(&mut self) -> Result<(), NodeError> {
         self.is_wanted = false;
-        self.signal(Signal::TERM)?;
-        let deadline = Instant::now() + timeout;
-        while self.process.is_alive() {
-            if Instant::now() >= deadline {
-                let (name, pid) = (self.name.clone(), self.process.pid);
-                return Err(SystemError::Stuck { name, pid, seconds: timeout.as_secs() }.into());
-            }
-            std::thread::sleep(WAIT_STEP);
-        }
-        Ok(())
+        self.signal(Signal::TERM)
+    }
+
+    fn has_ended(&mut self) -> Result<bool, NodeError> {
+        Ok(!self.process.is_alive())
     }
 
     fn pause(&mut self) -> Result<(), NodeError> {
@@ -92,5 +86,3 @@ impl Node for SystemNode {
         Ok(Some(format!("{} {role} (process {pid}) has ended; see {}", self.name, log.display())))
     }
 }
-
-const WAIT_STEP: Duration = Duration::from_millis(20);
