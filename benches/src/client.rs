@@ -259,7 +259,7 @@ impl KafkaDriver {
             }
             let outcome = consumer
                 .offsets_for_times(asked, PATIENCE)
-                .and_then(|answered| answered.elements().iter().try_for_each(|queue| queue.error().map(|()| ())));
+                .and_then(|answered| answered.elements().iter().try_for_each(|queue| queue.error()));
             match outcome {
                 Ok(()) => return Ok(()),
                 Err(error) if start.elapsed() > PATIENCE => return Err(failed()(error)),

@@ -56,13 +56,14 @@ impl Log {
                 let sealing = |s: &&mut Segment| s.base == segment && matches!(s.seal, Seal::InFlight(_));
                 if let Some(found) = self.segments.iter_mut().find(sealing) {
                     let sealed = std::mem::replace(&mut found.seal, Seal::Done);
-                    if let (Seal::InFlight(index), Err(_)) = (sealed, result) {
+                    if let (Seal::InFlight(index), Err(_)) = (sealed, &result) {
                         // Tried again with the next sync or look at retention: a full disk may have room by then.
                         found.seal = Seal::Wanted(index);
                     }
                 }
-                if self.settings.retention_bytes.is_some() {
+                if result.is_ok() && self.settings.retention_bytes.is_some() {
                     // Not only at the next look: who writes fast would fill the disk by then, and free it all at once.
+                    // After a failure it would be sealed, and fail, at once again.
                     self.retain(now, effects);
                 }
                 self.start_rework(effects);

@@ -218,13 +218,22 @@ fn what_is_above_the_size_kept_goes_when_a_segment_is_sealed_and_not_only_at_the
     block_on(async {
         let mut settings = settings(Flush::Ack);
         settings.retention_bytes = Some(4096);
-        let mut rig = Rig::open(MemoryDisk::default(), settings, None).await.expect("opens");
+        let disk = MemoryDisk::default();
+        let mut rig = Rig::open(disk.clone(), settings, None).await.expect("opens");
         for round in 0..40 {
             fill(&mut rig, round * 4, 4).await;
             let stored = rig.log.stored_bytes();
             assert!(stored <= 4096 + 2 * 2048 + 1024, "{stored} bytes are left in round {round}");
         }
         assert!(heard(&rig, points::SEGMENT_REMOVED) > 10);
+        for sequence in 320..400 {
+            rig.append(1, batch(sequence, &[1], 3)).expect("accepted");
+        }
+        disk.set_full(true);
+        for _ in 0..100 {
+            rig.settle_one().await;
+        }
+        assert_eq!(rig.held.len(), 0, "what cannot be sealed is not tried again and again");
     });
 }
 
