@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 use mqassay_harness::measure::percentile::{percentile, spectrum};
-use mqassay_harness::measure::result::{METRICS, MetricRow, RatioRow, Spectrum};
+use mqassay_harness::measure::result::{METRICS, MetricRow, RatioRow, Spectrum, SweepPoint};
 use mqassay_harness::measure::statistics::{median_interval, ratio_interval};
 
 use crate::block::{Cost, RateBlock, ThroughputBlock};
@@ -113,6 +113,14 @@ pub(crate) fn ratios(plan: &str, first: (&str, &[Sample]), second: (&str, &[Samp
 
 /// What these say is about the client, and a ratio of them would compare nothing.
 const OF_THE_CLIENT: &[&str] = &["records_per_batch", "schedule_lag_p99_ns", "client_headroom", "not_positive_samples"];
+
+/// A point of a sweep: the metric's median and interval, and the median of the records per batch where those were counted.
+pub(crate) fn point(x: f64, samples: &[Sample], metric: &str) -> Option<SweepPoint> {
+    let values = |name: &str| samples.iter().filter_map(|sample| sample.get(name).copied()).collect::<Vec<f64>>();
+    let interval = median_interval(&values(metric), x.to_bits())?;
+    let records_per_batch = median_interval(&values("records_per_batch"), 0).map(|interval| interval.value);
+    Some(SweepPoint { x, value: interval.value, low: interval.low, high: interval.high, records_per_batch })
+}
 
 /// Whether a pair carries a ratio.
 pub(crate) fn is_positive(pair: &(f64, f64)) -> bool {

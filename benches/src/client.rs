@@ -171,11 +171,8 @@ fn connect_consumer(
         .set("fetch.queue.backoff.ms", "1")
         .set("queued.max.messages.kbytes", "65536");
     let consumer: BaseConsumer = config.create().map_err(kafka_error(target, "create a consumer"))?;
-    let mut assignment = TopicPartitionList::with_capacity(topic.queues as usize);
-    for (partition, &offset) in (0..).zip(offsets) {
-        let added = assignment.add_partition_offset(&topic.name, partition, Offset::Offset(offset));
-        added.map_err(kafka_error(target, "name the queues to read"))?;
-    }
+    let assignment = every_queue(topic, |queue| Offset::Offset(offsets[queue]));
+    let assignment = assignment.map_err(kafka_error(target, "name the queues to read"))?;
     consumer.assign(&assignment).map_err(kafka_error(target, "assign the queues"))?;
     Ok(consumer)
 }
@@ -253,10 +250,7 @@ impl KafkaDriver {
         let consumer: BaseConsumer = base_config(&self.target).create().map_err(failed())?;
         let start = Instant::now();
         loop {
-            let mut asked = TopicPartitionList::with_capacity(topic.queues as usize);
-            for partition in (0..).take(topic.queues as usize) {
-                asked.add_partition_offset(&topic.name, partition, Offset::End).map_err(failed())?;
-            }
+            let asked = every_queue(topic, |_| Offset::End).map_err(failed())?;
             let outcome = consumer
                 .offsets_for_times(asked, PATIENCE)
                 .and_then(|answered| answered.elements().iter().try_for_each(|queue| queue.error()));
@@ -360,11 +354,7 @@ impl Driver for KafkaDriver {
     fn offsets_at(&self, topic: &NewRun, wall_ms: i64) -> Result<Vec<i64>, BenchError> {
         let failed = || kafka_error(&self.target, "ask for offsets by time");
         let consumer: BaseConsumer = base_config(&self.target).create().map_err(failed())?;
-        let mut asked = TopicPartitionList::with_capacity(topic.queues as usize);
-        for queue in 0..topic.queues {
-            let partition = i32::try_from(queue).expect("the plan bounds the queues");
-            asked.add_partition_offset(&topic.name, partition, Offset::Offset(wall_ms)).map_err(failed())?;
-        }
+        let asked = every_queue(topic, |_| Offset::Offset(wall_ms)).map_err(failed())?;
         let answered = consumer.offsets_for_times(asked, PATIENCE).map_err(failed())?;
         let ends = self.end_offsets(topic, &[])?;
         let of = |queue: usize| {
@@ -384,6 +374,15 @@ impl Driver for KafkaDriver {
     fn library(&self) -> String {
         format!("librdkafka {}", rdkafka::util::get_rdkafka_version().1)
     }
+}
+
+/// The topic's queues, each with an offset.
+fn every_queue(topic: &NewRun, offset: impl Fn(usize) -> Offset) -> Result<TopicPartitionList, KafkaError> {
+    let mut queues = TopicPartitionList::with_capacity(topic.queues as usize);
+    for (partition, queue) in (0..).zip(0..topic.queues as usize) {
+        queues.add_partition_offset(&topic.name, partition, offset(queue))?;
+    }
+    Ok(queues)
 }
 
 /// What every client of librdkafka has.

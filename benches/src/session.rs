@@ -8,8 +8,8 @@ use mqassay_harness::artifact::VerdictKind;
 use mqassay_harness::measure::hiccup::HiccupMeter;
 use mqassay_harness::measure::manifest;
 use mqassay_harness::measure::percentile::{latency_histogram, percentile};
-use mqassay_harness::measure::result::{BenchResult, LeftOut, Sweep, SweepPoint, SystemVerdict};
-use mqassay_harness::measure::statistics::{Interval, median_interval};
+use mqassay_harness::measure::result::{BenchResult, LeftOut, Sweep, SystemVerdict};
+use mqassay_harness::measure::statistics::Interval;
 
 use crate::assemble::{self, Sample};
 use crate::block::{self, BATCH_RECORDS_MAXIMUM, OpenLoop, RateBlock, ThroughputBlock, Unthrottled};
@@ -252,11 +252,19 @@ impl<'a> Session<'a> {
         for &queues in &sweep.queues {
             let samples = self.sweep_point(sweep, queues, &mut produce);
             for (index, samples) in samples.iter().enumerate() {
-                produce[index].points.extend(point(queues, samples, "produce_records_per_second"));
-                cost[index].points.extend(point(queues, samples, "broker_cpu_produce_ns_per_message"));
+                produce[index].points.extend(assemble::point(f64::from(queues), samples, "produce_records_per_second"));
+                cost[index].points.extend(assemble::point(
+                    f64::from(queues),
+                    samples,
+                    "broker_cpu_produce_ns_per_message",
+                ));
             }
             let block = self.null_sink(self.plan, self.sweep_load(sweep, queues))?;
-            sink.points.extend(point(queues, &[assemble::throughput_sample(&block)], "produce_records_per_second"));
+            sink.points.extend(assemble::point(
+                f64::from(queues),
+                &[assemble::throughput_sample(&block)],
+                "produce_records_per_second",
+            ));
             self.remark_client_bound(&produce, &sink);
         }
         for (produce, cost) in produce.iter().zip(&mut cost) {
@@ -551,14 +559,6 @@ fn empty_sweep(system: &str, metric: &str, unit: &str) -> Sweep {
         points: Vec::new(),
         stopped: None,
     }
-}
-
-fn point(queues: u32, samples: &[Sample], metric: &str) -> Option<SweepPoint> {
-    let values = |name: &str| samples.iter().filter_map(|sample| sample.get(name).copied()).collect::<Vec<f64>>();
-    let interval = median_interval(&values(metric), u64::from(queues))?;
-    let records_per_batch = median_interval(&values("records_per_batch"), 0).map(|interval| interval.value);
-    let x = f64::from(queues);
-    Some(SweepPoint { x, value: interval.value, low: interval.low, high: interval.high, records_per_batch })
 }
 
 const WARM_UP_RECORDS_MAXIMUM: u64 = 2_000_000;

@@ -3,7 +3,7 @@
 //! queues that holds records per batch (`session`), and the raw driver's (`raw::scale`).
 
 use mqassay_harness::measure::result::{METRICS, Sweep, SweepPoint};
-use mqassay_harness::measure::statistics::{median, median_interval};
+use mqassay_harness::measure::statistics::median;
 use serde::{Deserialize, Serialize};
 
 use crate::BenchError;
@@ -197,7 +197,7 @@ impl Session<'_> {
     fn add_vary_sweeps(&mut self, load: &Vary, system: &str, found: &[(f64, Vec<Sample>)], stopped: Option<String>) {
         for &metric in load.metrics() {
             let points: Vec<SweepPoint> =
-                found.iter().filter_map(|(value, samples)| point(*value, samples, metric)).collect();
+                found.iter().filter_map(|(value, samples)| assemble::point(*value, samples, metric)).collect();
             if points.is_empty() && stopped.is_none() {
                 continue;
             }
@@ -241,13 +241,6 @@ fn client_bound(found: &[&[Sample]], sink: &[Sample]) -> Vec<(usize, f64)> {
     let Some(ceiling) = rate(sink) else { return Vec::new() };
     let headrooms = found.iter().enumerate().filter_map(|(index, samples)| Some((index, ceiling / rate(samples)?)));
     headrooms.filter(|(_, headroom)| *headroom < HEADROOM_MINIMUM).collect()
-}
-
-fn point(x: f64, samples: &[Sample], metric: &str) -> Option<SweepPoint> {
-    let values = |name: &str| samples.iter().filter_map(|sample| sample.get(name).copied()).collect::<Vec<f64>>();
-    let interval = median_interval(&values(metric), x.to_bits())?;
-    let records_per_batch = median_interval(&values("records_per_batch"), 0).map(|interval| interval.value);
-    Some(SweepPoint { x, value: interval.value, low: interval.low, high: interval.high, records_per_batch })
 }
 
 fn bytes_maximum() -> u64 {

@@ -113,6 +113,10 @@ impl Node for Forgetful {
         self.node.has_ended()
     }
 
+    fn last_words(&self) -> String {
+        self.node.last_words()
+    }
+
     fn pause(&mut self) -> Result<(), NodeError> {
         self.node.pause()
     }

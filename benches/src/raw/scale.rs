@@ -3,8 +3,7 @@
 
 use std::time::Instant;
 
-use mqassay_harness::measure::result::{METRICS, Sweep, SweepPoint};
-use mqassay_harness::measure::statistics::median_interval;
+use mqassay_harness::measure::result::{METRICS, Sweep};
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Linger, RawShape};
@@ -167,7 +166,10 @@ impl Session<'_> {
                 variable: kind.variable().to_owned(),
                 metric: metric.to_owned(),
                 unit: unit.to_owned(),
-                points: found.iter().filter_map(|(queues, samples)| point(*queues, samples, metric)).collect(),
+                points: found
+                    .iter()
+                    .filter_map(|(queues, samples)| assemble::point(f64::from(*queues), samples, metric))
+                    .collect(),
                 stopped: stopped.clone(),
             };
             if !sweep.points.is_empty() || sweep.stopped.is_some() {
@@ -175,14 +177,6 @@ impl Session<'_> {
             }
         }
     }
-}
-
-fn point(queues: u32, samples: &[Sample], metric: &str) -> Option<SweepPoint> {
-    let values = |name: &str| samples.iter().filter_map(|sample| sample.get(name).copied()).collect::<Vec<f64>>();
-    let interval = median_interval(&values(metric), u64::from(queues))?;
-    let records_per_batch = median_interval(&values("records_per_batch"), 0).map(|interval| interval.value);
-    let x = f64::from(queues);
-    Some(SweepPoint { x, value: interval.value, low: interval.low, high: interval.high, records_per_batch })
 }
 
 const CONNECTIONS_MAXIMUM: u32 = 16;

@@ -32,7 +32,7 @@ pub struct NodeConfig {
     pub topic: TopicSettings,
     /// The longest time that confirmed bytes stay unsynced under `flush=interval`.
     pub flush_interval: Duration,
-    /// How often retention is applied.
+    /// How often retention is looked at; that by size also at each sealed segment.
     pub retention_check: Duration,
     /// A producer's state is forgotten after this long without a batch.
     pub producer_expiry: Duration,
@@ -245,7 +245,7 @@ impl NodeConfig {
             "segment-bytes" => "A segment is sealed at this size.",
             "retention-ms" => "Age at which sealed segments are removed; -1 is never.",
             "retention-bytes" => "Size of a log above which sealed segments are removed; -1 is never.",
-            "retention-check-ms" => "How often retention is applied.",
+            "retention-check-ms" => "How often retention is looked at; that by size also at each sealed segment.",
             "max-message-bytes" => "The largest record batch accepted.",
             "producer-expiry-ms" => "An idempotent producer is forgotten after this long without a batch.",
             "tail-cache-bytes" => "Memory for recent batches; the logs of the partitioned layout divide it.",

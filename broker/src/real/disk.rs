@@ -119,8 +119,8 @@ impl Disk for RealDisk {
             return fs::remove_dir(path);
         }
         let is_large = metadata.is_file() && metadata.len() >= FREED_BESIDE_BYTES;
-        // An open file keeps its room: what is left inline is the name.
-        let opened = is_large.then(|| File::open(&path)).transpose()?;
+        // An open file keeps its room: what is left inline is the name. One that cannot be opened is freed here.
+        let opened = is_large.then(|| File::open(&path).ok()).flatten();
         fs::remove_file(path)?;
         if let (Some(file), Ok(runtime)) = (opened, Handle::try_current()) {
             runtime.spawn_blocking(move || drop(file));

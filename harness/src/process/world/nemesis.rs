@@ -85,6 +85,17 @@ struct Slot {
     stopping: Option<Stopping>,
 }
 
+impl Slot {
+    /// Starts a node that is down; one that is still to end is not.
+    fn start(&mut self) -> Result<(), NodeError> {
+        if !self.is_up && self.stopping.is_none() {
+            self.node.start()?;
+            self.is_up = true;
+        }
+        Ok(())
+    }
+}
+
 /// A clean stop under way. Others go on meanwhile: a node may not be able to end before they are back.
 #[derive(Debug, Clone, Copy)]
 struct Stopping {
@@ -159,20 +170,13 @@ impl Nemesis {
                 slot.node.resume()?;
                 slot.is_paused = false;
             }
-            if !slot.is_up && slot.stopping.is_none() {
-                slot.node.start()?;
-                slot.is_up = true;
-            }
+            slot.start()?;
         }
         while self.slots.iter().any(|slot| slot.stopping.is_some()) {
             self.note_stopped()?;
             std::thread::sleep(LOOK_EVERY);
         }
-        for slot in self.slots.iter_mut().filter(|slot| !slot.is_up) {
-            slot.node.start()?;
-            slot.is_up = true;
-        }
-        Ok(())
+        self.slots.iter_mut().try_for_each(Slot::start)
     }
 
     fn advance(&mut self) -> Result<(), NodeError> {
@@ -189,13 +193,7 @@ impl Nemesis {
                 Deed::EndDiskSlow(node, fault) => {
                     self.tell_disk(node, &Command::Slow { fault, delay_ms: 0 })?;
                 }
-                Deed::Start(node) => {
-                    let slot = &mut self.slots[node];
-                    if !slot.is_up {
-                        slot.node.start()?;
-                        slot.is_up = true;
-                    }
-                }
+                Deed::Start(node) => self.slots[node].start()?,
                 Deed::Resume(node) => {
                     let slot = &mut self.slots[node];
                     if slot.is_paused {
@@ -220,9 +218,9 @@ impl Nemesis {
                 if elapsed < until {
                     continue;
                 }
+                let reason = slot.node.lingers(STOPPING_MAX).to_string();
                 slot.node.kill()?;
-                let (at_us, waited) = (self.now_us(), STOPPING_MAX);
-                let reason = NodeError::Lingers { address: self.slots[index].node.address(), waited }.to_string();
+                let at_us = self.now_us();
                 self.left.marks.push(Mark::NodeExit { at_us, node: index as u32, reason, declared: false });
             }
             self.slots[index].stopping = None;
@@ -464,6 +462,10 @@ mod tests {
         fn ask_to_end(&mut self) -> Result<(), NodeError> {
             self.is_asked = true;
             Ok(())
+        }
+
+        fn last_words(&self) -> String {
+            String::new()
         }
 
         fn has_ended(&mut self) -> Result<bool, NodeError> {

@@ -28,12 +28,14 @@ pub enum NodeError {
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
     /// The node was asked to end and has not.
-    #[error("the node at {address} was asked to end and has not within {waited:?}; see its log")]
+    #[error("the node at {address} was asked to end and has not within {waited:?}: {last_words}")]
     Lingers {
         /// Where it listens.
         address: SocketAddr,
         /// How long it was waited for.
         waited: Duration,
+        /// What it said last, or where that stands.
+        last_words: String,
     },
     /// The node's address cannot be linked.
     #[error("{name} listens on {address:?}, which is not an address and a port; links need one")]
@@ -57,13 +59,19 @@ pub trait Node: Send {
     fn ask_to_end(&mut self) -> Result<(), NodeError>;
     /// Whether it has ended since it was asked to.
     fn has_ended(&mut self) -> Result<bool, NodeError>;
+    /// What its process said last, or where that stands.
+    fn last_words(&self) -> String;
+    /// The error of a node that was asked to end and has not for so long.
+    fn lingers(&self, waited: Duration) -> NodeError {
+        NodeError::Lingers { address: self.address(), waited, last_words: self.last_words() }
+    }
     /// Asks it to end, and waits at most so long; one that does not end is an error and still runs.
     fn stop(&mut self, timeout: Duration) -> Result<(), NodeError> {
         self.ask_to_end()?;
         let deadline = Instant::now() + timeout;
         while !self.has_ended()? {
             if Instant::now() >= deadline {
-                return Err(NodeError::Lingers { address: self.address(), waited: timeout });
+                return Err(self.lingers(timeout));
             }
             std::thread::sleep(WAIT_STEP);
         }
@@ -118,6 +126,10 @@ impl Node for OnForgettingDisk {
 
     fn has_ended(&mut self) -> Result<bool, NodeError> {
         self.node.has_ended()
+    }
+
+    fn last_words(&self) -> String {
+        self.node.last_words()
     }
 
     fn pause(&mut self) -> Result<(), NodeError> {
@@ -189,6 +201,11 @@ impl Node for ReferenceNode {
         Ok(has_ended)
     }
 
+    fn last_words(&self) -> String {
+        let output = self.process.as_ref().map(BrokerProcess::recent_output).unwrap_or_default();
+        output.lines().last().unwrap_or("it said nothing").to_owned()
+    }
+
     fn pause(&mut self) -> Result<(), NodeError> {
         Ok(self.process.as_mut().map_or(Ok(()), BrokerProcess::pause)?)
     }
@@ -200,9 +217,9 @@ impl Node for ReferenceNode {
     fn exited(&mut self) -> Result<Option<String>, NodeError> {
         let Some(process) = &mut self.process else { return Ok(None) };
         let Some(status) = process.exited()? else { return Ok(None) };
-        let last_words = process.recent_output();
+        let last_words = self.last_words();
         self.process = None;
-        Ok(Some(format!("{status}: {}", last_words.lines().last().unwrap_or("it said nothing"))))
+        Ok(Some(format!("{status}: {last_words}")))
     }
 }
 

@@ -69,6 +69,11 @@ impl Node for SystemNode {
         Ok(!self.process.is_alive())
     }
 
+    fn last_words(&self) -> String {
+        let SystemProcess { role, pid, log, .. } = &self.process;
+        format!("{} {role} (process {pid}); see {}", self.name, log.display())
+    }
+
     fn pause(&mut self) -> Result<(), NodeError> {
         self.signal(Signal::STOP)
     }
@@ -82,7 +87,6 @@ impl Node for SystemNode {
             return Ok(None);
         }
         self.is_wanted = false;
-        let SystemProcess { role, pid, log, .. } = &self.process;
-        Ok(Some(format!("{} {role} (process {pid}) has ended; see {}", self.name, log.display())))
+        Ok(Some(format!("it has ended: {}", self.last_words())))
     }
 }
