@@ -28,6 +28,7 @@ struct KafkaProducer {
     producer: BaseProducer<DeliveryContext>,
     topic: String,
     delivered: Arc<Mutex<Delivered>>,
+    is_counted: bool,
 }
 
 struct DeliveryContext {
@@ -57,12 +58,12 @@ impl KafkaProducer {
             .set("batch.num.messages", batching.batch_records.to_string())
             .set("queue.buffering.max.messages", QUEUED_RECORDS_MAXIMUM.to_string())
             .set("queue.buffering.max.kbytes", "131072")
-            .set("statistics.interval.ms", STATISTICS_INTERVAL_MS);
+            .set("statistics.interval.ms", if batching.is_counted { STATISTICS_INTERVAL_MS } else { "0" });
         let failed = kafka_error(target, "create a producer");
         let producer = BaseProducer::from_config_and_context(&config, context).map_err(failed)?;
         let failed = kafka_error(target, "ask for the topic's leaders");
         producer.client().fetch_metadata(Some(&topic.name), PATIENCE).map_err(failed)?;
-        Ok(KafkaProducer { producer, topic: topic.name.clone(), delivered })
+        Ok(KafkaProducer { producer, topic: topic.name.clone(), delivered, is_counted: batching.is_counted })
     }
 }
 
@@ -104,11 +105,11 @@ impl LoadProducer for KafkaProducer {
     }
 
     fn finish(self: Box<Self>) -> Result<Delivered, ClientError> {
-        let KafkaProducer { producer, delivered, .. } = *self;
+        let KafkaProducer { producer, delivered, is_counted, .. } = *self;
         flush(&producer)?;
         // What was sent within one window of the statistics is told only when that ends.
         let start = Instant::now();
-        while lock(&delivered).is_without_batches() && start.elapsed() < STATISTICS_PATIENCE {
+        while is_counted && lock(&delivered).is_without_batches() && start.elapsed() < STATISTICS_PATIENCE {
             producer.poll(FLUSH_STEP);
         }
         drop(producer);

@@ -122,6 +122,9 @@ pub(crate) struct Batching {
     pub(crate) linger_ms: u32,
     pub(crate) batch_bytes: u32,
     pub(crate) batch_records: u32,
+    /// Whether it is to be told how many records a batch had. librdkafka then works for its statistics every 400 ms, which
+    /// an open loop would see as latency.
+    pub(crate) is_counted: bool,
 }
 
 /// The clock that stamps records: nanoseconds since it was made.

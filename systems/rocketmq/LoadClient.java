@@ -31,6 +31,7 @@ import org.apache.rocketmq.client.producer.SendCallback;
 import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.client.producer.SendStatus;
 import org.apache.rocketmq.common.TopicConfig;
+import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
@@ -43,14 +44,20 @@ public final class LoadClient {
     private static final BufferedReader IN =
             new BufferedReader(new InputStreamReader(System.in, StandardCharsets.US_ASCII), 1 << 20);
 
-    public static void main(String[] arguments) throws Exception {
+    public static void main(String[] arguments) {
         // What the client library itself prints must not come between our lines.
         System.setOut(System.err);
-        switch (arguments[0]) {
-            case "admin" -> admin(arguments[1]);
-            case "produce" -> new Producer(arguments).run();
-            case "consume" -> consume(arguments[1], arguments[2], Integer.parseInt(arguments[3]));
-            default -> throw new IllegalArgumentException(arguments[0]);
+        try {
+            switch (arguments[0]) {
+                case "admin" -> admin(arguments[1]);
+                case "produce" -> new Producer(arguments).run();
+                case "consume" -> consume(arguments[1], arguments[2], Integer.parseInt(arguments[3]));
+                default -> throw new IllegalArgumentException(arguments[0]);
+            }
+        } catch (Exception error) {
+            // The library's own threads would keep the process alive, and its reader would wait for nothing.
+            tell("[\"error\"," + quoted(error) + "]");
+            System.exit(1);
         }
         System.exit(0);
     }
@@ -267,15 +274,15 @@ public final class LoadClient {
         consumer.setInstanceName("consumer-" + ProcessHandle.current().pid());
         consumer.setAutoCommit(false);
         consumer.setPullThreadNums(Math.min(queues, 20));
+        // Not by seek(): it interrupts the threads that pull, and one that is interrupted while it sends closes the channel
+        // under all requests of the client.
+        consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
         consumer.start();
         List<MessageQueue> assigned = new ArrayList<>();
         for (int queue = 0; queue < queues; queue++) {
             assigned.add(new MessageQueue(topic, BROKER, queue));
         }
         consumer.assign(assigned);
-        for (MessageQueue queue : assigned) {
-            consumer.seek(queue, 0);
-        }
         Thread watcher = new Thread(LoadClient::exitWithInput, "watcher");
         watcher.setDaemon(true);
         watcher.start();

@@ -135,7 +135,8 @@ type Producing = (usize, u32, Box<dyn LoadProducer>);
 fn connect(loading: Loading<'_>) -> Result<(Vec<Subscription>, Vec<Producing>), BenchError> {
     let Loading { plan, driver, load, topics, .. } = loading;
     let batch_records = block::BATCH_RECORDS_MAXIMUM;
-    let batching = Batching { linger_ms: load.linger_ms, batch_bytes: load.batch_bytes, batch_records };
+    let batching =
+        Batching { linger_ms: load.linger_ms, batch_bytes: load.batch_bytes, batch_records, is_counted: false };
     let (mut subscriptions, mut producers) = (Vec::new(), Vec::new());
     for (index, topic) in topics.iter().enumerate() {
         for subscription in 0..load.subscriptions {

@@ -19,11 +19,11 @@ pub(super) fn unsynced_epochs(stand: &mut Stand) -> Result<Shown, BugError> {
     let mut steps = Vec::new();
     for salt in 0..ATTEMPTS {
         let plain = Produced { topic, value: "a record", transactional_id: None, sequence: None };
-        done("Produce", wire.produce(&plain, PRODUCE)?)?;
+        wire.append(&plain, PRODUCE)?;
         stand.kill()?;
         stand.restart()?;
         wire = Wire::open(stand.address())?;
-        done("Produce", wire.produce(&plain, PRODUCE)?)?;
+        wire.append(&plain, PRODUCE)?;
         tell(stand, &Command::Settle)?;
         let (end, _) = wire.ends(topic)?;
         let all_but_one = DeleteRecordsPartition::default().with_partition_index(0).with_offset(end - 1);

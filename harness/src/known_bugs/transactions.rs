@@ -14,7 +14,7 @@ pub(super) fn late_produce(stand: &mut Stand) -> Result<Shown, BugError> {
     wire.add_partition(id, who, topic)?;
     let record =
         |value, sequence| Produced { topic, value, transactional_id: Some(id), sequence: Some((who, sequence)) };
-    done("Produce", wire.produce(&record("in time", 0), OLD_PRODUCE)?)?;
+    wire.append(&record("in time", 0), OLD_PRODUCE)?;
     done("EndTxn", wire.end(id, who, false, OLD_END)?.0)?;
     wait_until_ended(&mut wire, topic)?;
     let code = wire.produce(&record("late", 1), OLD_PRODUCE)?;
@@ -23,7 +23,7 @@ pub(super) fn late_produce(stand: &mut Stand) -> Result<Shown, BugError> {
         format!("its second Produce, delayed until now: {}", answered(code)),
     ];
     let plain = Produced { topic, value: "of another producer", transactional_id: None, sequence: None };
-    done("Produce", wire.produce(&plain, OLD_PRODUCE)?)?;
+    wire.append(&plain, OLD_PRODUCE)?;
     // Long past the time-out after which the coordinator would have ended any transaction that it knows.
     std::thread::sleep(Duration::from_millis(3 * TRANSACTION_TIMEOUT_MS as u64));
     let (end, committed) = wire.ends(topic)?;
@@ -48,8 +48,7 @@ pub(super) fn late_end(stand: &mut Stand) -> Result<Shown, BugError> {
         wire.add_partition(id, first, topic)?;
     }
     let record = |value, sequence| Produced { topic, value, transactional_id: Some(id), sequence: Some(sequence) };
-    let appended = |code| done("Produce", code);
-    appended(produce_when_ready(&mut wire, &record("first", (first, 0)), produce)?)?;
+    wire.append(&record("first", (first, 0)), produce)?;
     let (code, second) = wire.end(id, first, true, end)?;
     done("EndTxn", code)?;
     wait_until_ended(&mut wire, topic)?;
@@ -57,7 +56,7 @@ pub(super) fn late_end(stand: &mut Stand) -> Result<Shown, BugError> {
         wire.add_partition(id, second, topic)?;
     }
     let sequence = if second == first { 1 } else { 0 };
-    appended(produce_when_ready(&mut wire, &record("second", (second, sequence)), produce)?)?;
+    wire.append(&record("second", (second, sequence)), produce)?;
     let before = wire.ends(topic)?;
     let (late, _) = delayed.end(id, first, true, end)?;
     std::thread::sleep(SETTLED);
@@ -75,18 +74,6 @@ pub(super) fn late_end(stand: &mut Stand) -> Result<Shown, BugError> {
     ];
     // Committed by nobody's wish: readers of committed records see what its producer aborts.
     Ok(Shown { is_there: late == 0 && committed > before.1 && committed >= ends, steps })
-}
-
-/// A record at the begin of a transaction, which waits while the last one is being ended.
-fn produce_when_ready(wire: &mut Wire, record: &Produced<'_>, version: i16) -> std::io::Result<i16> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let code = wire.produce(record, version)?;
-        if code != CONCURRENT_TRANSACTIONS || Instant::now() >= deadline {
-            return Ok(code);
-        }
-        std::thread::sleep(LOOK_EVERY);
-    }
 }
 
 /// The markers are written after EndTxn is answered.
@@ -122,7 +109,6 @@ const OLD_END: i16 = 3;
 /// Versions of clients since its second part.
 const NEW_PRODUCE: i16 = 12;
 const NEW_END: i16 = 5;
-const CONCURRENT_TRANSACTIONS: i16 = 51;
 const TRANSACTION_TIMEOUT_MS: i32 = 5_000;
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(100);

@@ -151,6 +151,18 @@ impl Wire {
         Ok(partition.map_or(0, |partition| partition.error_code))
     }
 
+    /// The same, waiting while the queue has no leader that serves, or the producer's last transaction is still being ended.
+    pub(super) fn append(&mut self, of: &Produced<'_>, version: i16) -> io::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let code = self.produce(of, version)?;
+            if !PASSING.contains(&code) || Instant::now() >= deadline {
+                return done("Produce", code);
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
     /// Ends a transaction; gives the error code and, from version 5 on, the identity for the next one.
     pub(super) fn end(
         &mut self,
@@ -221,6 +233,8 @@ fn transactional(id: &str) -> TransactionalId {
 
 /// Where a batch's attributes begin; its checksum covers all from there on.
 const ATTRIBUTES_AT: usize = 21;
+/// UNKNOWN_TOPIC_OR_PARTITION, LEADER_NOT_AVAILABLE, NOT_LEADER_OR_FOLLOWER, CONCURRENT_TRANSACTIONS.
+const PASSING: [i16; 4] = [3, 5, 6, 51];
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -82,23 +82,26 @@ fn is_judged(bench: &BenchResult, sweep: &Sweep) -> bool {
     bench.verdicts.iter().any(|verdict| verdict.system == sweep.system)
 }
 
-/// What each sweep keeps of its first value at its last point, or how a cost grows.
+/// What each sweep keeps of its best value at its last point, or how a cost grows. Not of its first: one queue alone seldom
+/// gives a closed loop enough to do.
 fn title(sweeps: &[&Sweep]) -> String {
     let xs = swept_values(sweeps);
     let (from, to) = (xs[0], xs[xs.len() - 1]);
     let is_cost = METRICS.iter().any(|(name, _, more_is_better)| *name == sweeps[0].metric && !more_is_better);
     let mut kept = Vec::new();
     for sweep in sweeps {
-        if let (Some(first), Some(last)) = (sweep.points.first(), sweep.points.last())
-            && first.value > 0.0
+        let values = sweep.points.iter().map(|point| point.value);
+        let best = if is_cost { values.reduce(f64::min) } else { values.reduce(f64::max) };
+        if let (Some(best), [first, .., last]) = (best, sweep.points.as_slice())
+            && best > 0.0
             && last.x > first.x
         {
-            let share = last.value / first.value;
+            let share = last.value / best;
             let at = if last.x < to { format!(" (at {})", tick_label(last.x)) } else { String::new() };
             kept.push(if is_cost {
-                format!("{} {} times as much{at}", sweep.system, number::significant((share * 100.0).round() / 100.0))
+                format!("{} {} times its least{at}", sweep.system, number::significant((share * 100.0).round() / 100.0))
             } else {
-                format!("{} keeps {} %{at}", sweep.system, number::significant((share * 100.0).round()))
+                format!("{} keeps {} % of its best{at}", sweep.system, number::significant((share * 100.0).round()))
             });
         }
     }
