@@ -91,7 +91,7 @@ pub(crate) struct OpenLoop {
 impl From<Rate> for OpenLoop {
     fn from(load: Rate) -> OpenLoop {
         let Rate { records_per_second, block_seconds, lead_in_seconds, linger_ms, batch_bytes, .. } = load;
-        let batching = Batching { linger_ms, batch_bytes, batch_records: BATCH_RECORDS_MAXIMUM, is_counted: false };
+        let batching = Batching { linger_ms, batch_bytes, batch_records: BATCH_RECORDS_MAXIMUM, is_open_loop: true };
         OpenLoop { records_per_second, seconds: block_seconds, lead_in_seconds, batching, lag_ns_maximum: u64::MAX }
     }
 }

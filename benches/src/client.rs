@@ -28,7 +28,7 @@ struct KafkaProducer {
     producer: BaseProducer<DeliveryContext>,
     topic: String,
     delivered: Arc<Mutex<Delivered>>,
-    is_counted: bool,
+    is_open_loop: bool,
 }
 
 struct DeliveryContext {
@@ -58,12 +58,12 @@ impl KafkaProducer {
             .set("batch.num.messages", batching.batch_records.to_string())
             .set("queue.buffering.max.messages", QUEUED_RECORDS_MAXIMUM.to_string())
             .set("queue.buffering.max.kbytes", "131072")
-            .set("statistics.interval.ms", if batching.is_counted { STATISTICS_INTERVAL_MS } else { "0" });
+            .set("statistics.interval.ms", if batching.is_open_loop { "0" } else { STATISTICS_INTERVAL_MS });
         let failed = kafka_error(target, "create a producer");
         let producer = BaseProducer::from_config_and_context(&config, context).map_err(failed)?;
         let failed = kafka_error(target, "ask for the topic's leaders");
         producer.client().fetch_metadata(Some(&topic.name), PATIENCE).map_err(failed)?;
-        Ok(KafkaProducer { producer, topic: topic.name.clone(), delivered, is_counted: batching.is_counted })
+        Ok(KafkaProducer { producer, topic: topic.name.clone(), delivered, is_open_loop: batching.is_open_loop })
     }
 }
 
@@ -96,7 +96,7 @@ impl LoadProducer for KafkaProducer {
     }
 
     fn settle(&mut self) -> Result<u64, ClientError> {
-        flush(&self.producer)?;
+        flush(&self.producer, FLUSH_STEP)?;
         Ok(lock(&self.delivered).ledger.acknowledged())
     }
 
@@ -105,11 +105,11 @@ impl LoadProducer for KafkaProducer {
     }
 
     fn finish(self: Box<Self>) -> Result<Delivered, ClientError> {
-        let KafkaProducer { producer, delivered, is_counted, .. } = *self;
-        flush(&producer)?;
+        let KafkaProducer { producer, delivered, is_open_loop, .. } = *self;
+        flush(&producer, if is_open_loop { QUIET_FLUSH_STEP } else { FLUSH_STEP })?;
         // What was sent within one window of the statistics is told only when that ends.
         let start = Instant::now();
-        while is_counted && lock(&delivered).is_without_batches() && start.elapsed() < STATISTICS_PATIENCE {
+        while !is_open_loop && lock(&delivered).is_without_batches() && start.elapsed() < STATISTICS_PATIENCE {
             producer.poll(FLUSH_STEP);
         }
         drop(producer);
@@ -408,10 +408,10 @@ fn kafka_error(target: &SystemTarget, action: &'static str) -> impl FnOnce(Kafka
 }
 
 /// Until everything sent has an outcome. In short steps: the library's own wait looks up only every 100 ms.
-fn flush(producer: &BaseProducer<DeliveryContext>) -> Result<(), KafkaError> {
+fn flush(producer: &BaseProducer<DeliveryContext>, step: Duration) -> Result<(), KafkaError> {
     let start = Instant::now();
     loop {
-        match producer.flush(FLUSH_STEP) {
+        match producer.flush(step) {
             Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)) if start.elapsed() < SETTLE_PATIENCE => {}
             flushed => return flushed,
         }
@@ -419,6 +419,8 @@ fn flush(producer: &BaseProducer<DeliveryContext>) -> Result<(), KafkaError> {
 }
 
 const FLUSH_STEP: Duration = Duration::from_millis(1);
+/// Each look wakes all threads of the library, ten producers' at once, while their last records are still on their way.
+const QUIET_FLUSH_STEP: Duration = Duration::from_millis(20);
 const QUEUED_RECORDS_MAXIMUM: u32 = 200_000;
 const STATISTICS_INTERVAL_MS: &str = "400";
 const STATISTICS_PATIENCE: Duration = Duration::from_secs(2);

@@ -226,7 +226,7 @@ impl Reading<'_> {
 /// Clients that may take over from one another, at most.
 const GENERATIONS: u32 = 256;
 const BATCHING: Batching =
-    Batching { linger_ms: 0, batch_bytes: 65_536, batch_records: BATCH_RECORDS_MAXIMUM, is_counted: false };
+    Batching { linger_ms: 0, batch_bytes: 65_536, batch_records: BATCH_RECORDS_MAXIMUM, is_open_loop: true };
 const SERVE_INTERVAL_NS: u64 = 1_000_000;
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 /// Nothing more for so long when everything acknowledged has been read: what was repeated has come too.

@@ -122,9 +122,9 @@ pub(crate) struct Batching {
     pub(crate) linger_ms: u32,
     pub(crate) batch_bytes: u32,
     pub(crate) batch_records: u32,
-    /// Whether it is to be told how many records a batch had. librdkafka then works for its statistics every 400 ms, which
-    /// an open loop would see as latency.
-    pub(crate) is_counted: bool,
+    /// Whether latencies count, and not how much gets through. Then nothing counts the records per batch, and the end is
+    /// looked for more seldom: the work for both would be seen as latency.
+    pub(crate) is_open_loop: bool,
 }
 
 /// The clock that stamps records: nanoseconds since it was made.

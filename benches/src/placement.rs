@@ -58,7 +58,7 @@ pub fn run(target: &SystemTarget, queues: u32) -> Result<Placement, BenchError> 
     let (resident_first, disk_first) = (resident()?, allocated(folder)?);
     on_topic(&plan, driver.as_ref(), &topic, || {
         let (resident_made, disk_made) = (resident()?, allocated(folder)?);
-        let batching = Batching { linger_ms: 0, batch_bytes: 65_536, batch_records: 1, is_counted: false };
+        let batching = Batching { linger_ms: 0, batch_bytes: 65_536, batch_records: 1, is_open_loop: true };
         let mut producer = driver.producer(&plan, &topic, batching, 0)?;
         let mut writer = PayloadWriter::new(topic.run, RECORD_BYTES);
         let send = || {

@@ -111,7 +111,7 @@ fn measure(
 ) -> Result<ReplayBlock, BenchError> {
     let batch_records = block::BATCH_RECORDS_MAXIMUM;
     let batching =
-        Batching { linger_ms: load.linger_ms, batch_bytes: load.batch_bytes, batch_records, is_counted: false };
+        Batching { linger_ms: load.linger_ms, batch_bytes: load.batch_bytes, batch_records, is_open_loop: true };
     let failed = || driver::client_error(target, "produce");
     let mut producer = driver.producer(plan, topic, batching, 0)?;
     let mut writer = PayloadWriter::with_entropy(topic.run, plan.record_bytes, plan.entropy_percent);

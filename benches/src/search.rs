@@ -83,7 +83,7 @@ impl RateSearchLoad {
             records_per_second,
             seconds,
             lead_in_seconds: self.lead_in_seconds,
-            batching: Batching { linger_ms, batch_bytes, batch_records: BATCH_RECORDS_MAXIMUM, is_counted: false },
+            batching: Batching { linger_ms, batch_bytes, batch_records: BATCH_RECORDS_MAXIMUM, is_open_loop: true },
             lag_ns_maximum: self.bound_ns().saturating_mul(2).max(LAG_NS_MINIMUM),
         }
     }

@@ -520,7 +520,7 @@ impl<'a> Session<'a> {
     /// How unthrottled blocks of a plan produce.
     pub(crate) fn unthrottled_load(&self, plan: &LoadPlan, load: Throughput) -> Unthrottled {
         let (linger_ms, batch_bytes) = (load.linger_ms, load.batch_bytes);
-        let batching = Batching { linger_ms, batch_bytes, batch_records: BATCH_RECORDS_MAXIMUM, is_counted: true };
+        let batching = Batching { linger_ms, batch_bytes, batch_records: BATCH_RECORDS_MAXIMUM, is_open_loop: false };
         // Runs of a full batch to each queue, so that batches fill whatever the number of queues.
         let run_length = (load.batch_bytes / plan.record_bytes as u32).max(1);
         let (queues, records_maximum) = (plan.queues, load.records_maximum);
@@ -544,7 +544,7 @@ impl<'a> Session<'a> {
             linger_ms: sweep.linger_ms,
             batch_bytes: (needed * 2).max(16_384),
             batch_records: sweep.records_per_batch,
-            is_counted: true,
+            is_open_loop: false,
         };
         let (seconds, records_maximum) = (sweep.block_seconds, sweep.records_maximum);
         Unthrottled { queues, seconds, records_maximum, run_length: sweep.records_per_batch, batching }

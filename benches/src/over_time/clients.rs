@@ -136,7 +136,7 @@ fn connect(loading: Loading<'_>) -> Result<(Vec<Subscription>, Vec<Producing>), 
     let Loading { plan, driver, load, topics, .. } = loading;
     let batch_records = block::BATCH_RECORDS_MAXIMUM;
     let batching =
-        Batching { linger_ms: load.linger_ms, batch_bytes: load.batch_bytes, batch_records, is_counted: false };
+        Batching { linger_ms: load.linger_ms, batch_bytes: load.batch_bytes, batch_records, is_open_loop: true };
     let (mut subscriptions, mut producers) = (Vec::new(), Vec::new());
     for (index, topic) in topics.iter().enumerate() {
         for subscription in 0..load.subscriptions {

@@ -42,7 +42,7 @@ pub fn run(target: &SystemTarget, consumers: u32) -> Result<Shared, BenchError> 
     block::on_topic(&plan, driver.as_ref(), &topic, || {
         let readers: Result<Vec<_>, BenchError> = (0..consumers).map(|_| competitor()).collect();
         let batching =
-            Batching { linger_ms: 0, batch_bytes: 65_536, batch_records: BATCH_RECORDS_MAXIMUM, is_counted: false };
+            Batching { linger_ms: 0, batch_bytes: 65_536, batch_records: BATCH_RECORDS_MAXIMUM, is_open_loop: true };
         let mut producer = driver.producer(&plan, &topic, batching, 0)?;
         let seen: Mutex<Vec<u32>> = Mutex::new(vec![0; MESSAGES as usize]);
         let (deliveries, over) = (AtomicU64::new(0), AtomicBool::new(false));
