@@ -233,8 +233,8 @@ pub(crate) fn consume(
 }
 
 /// A poisoned lock only means that another thread's panic is on its way; its counts are still counts.
-pub(crate) fn lock(delivered: &Mutex<Delivered>) -> MutexGuard<'_, Delivered> {
-    delivered.lock().unwrap_or_else(PoisonError::into_inner)
+pub(crate) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How long one step may take before the run gives up.

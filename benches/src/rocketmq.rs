@@ -22,19 +22,26 @@ pub(crate) struct RocketmqDriver {
     target: SystemTarget,
     class_path: String,
     admin: Mutex<JavaClient>,
+    producers: Idle,
+    consumers: Idle,
 }
+
+/// Children between two blocks. They are used again, because a virtual machine that starts with each block is slower than
+/// the broker, and would be measured in its place.
+type Idle = Arc<Mutex<Vec<JavaClient>>>;
 
 impl RocketmqDriver {
     pub(crate) fn connect(target: &SystemTarget, class_path: &str) -> Result<RocketmqDriver, BenchError> {
         let arguments = ["admin".to_owned(), target.bootstrap.clone()];
         let admin = JavaClient::start(class_path, LOAD_CLIENT, &arguments)
             .map_err(client_error(target, "start the Java client"))?;
-        Ok(RocketmqDriver { target: target.clone(), class_path: class_path.to_owned(), admin: Mutex::new(admin) })
+        let (target, class_path, admin) = (target.clone(), class_path.to_owned(), Mutex::new(admin));
+        Ok(RocketmqDriver { target, class_path, admin, producers: Idle::default(), consumers: Idle::default() })
     }
 
     /// Says one line to the admin child and gives the fields of its answer after the first.
     fn ask(&self, line: &str, action: &'static str) -> Result<Vec<String>, BenchError> {
-        let mut admin = self.admin.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut admin = lock(&self.admin);
         let answer = admin.say(line).and_then(|()| admin.flush()).and_then(|()| admin.hear(START_PATIENCE));
         let answer = answer.map_err(client_error(&self.target, action))?;
         match answer.split_first() {
@@ -43,8 +50,20 @@ impl RocketmqDriver {
         }
     }
 
-    fn child(&self, arguments: &[String], action: &'static str) -> Result<JavaClient, BenchError> {
-        let started = JavaClient::start(&self.class_path, LOAD_CLIENT, arguments).and_then(JavaClient::ready);
+    /// An idle child, or a new one, once it has opened a topic.
+    fn child(&self, idle: &Idle, role: &str, open: &str, action: &'static str) -> Result<JavaClient, BenchError> {
+        let opened = |mut child: JavaClient| {
+            child.say(open)?;
+            child.flush()?;
+            child.ready()
+        };
+        // One that has died meanwhile is let go.
+        let kept = lock(idle).pop();
+        if let Some(Ok(child)) = kept.map(opened) {
+            return Ok(child);
+        }
+        let arguments = [role.to_owned(), self.target.bootstrap.clone()];
+        let started = JavaClient::start(&self.class_path, LOAD_CLIENT, &arguments).and_then(opened);
         started.map_err(client_error(&self.target, action))
     }
 }
@@ -84,24 +103,20 @@ impl Driver for RocketmqDriver {
         batching: Batching,
         client: u32,
     ) -> Result<Box<dyn LoadProducer>, BenchError> {
-        let arguments = [
-            "produce".to_owned(),
-            self.target.bootstrap.clone(),
-            topic.name.clone(),
-            batching.batch_records.to_string(),
-            batching.batch_bytes.to_string(),
-            batching.linger_ms.to_string(),
-        ];
-        let child = self.child(&arguments, "create a producer")?;
+        let Batching { batch_records, batch_bytes, linger_ms, .. } = batching;
+        let open = format!("[\"open\",\"{}\",{batch_records},{batch_bytes},{linger_ms}]", topic.name);
+        let child = self.child(&self.producers, "produce", &open, "create a producer")?;
         let delivered = Arc::new(Mutex::new(Delivered::of(client, topic)));
-        let producer = RocketmqProducer { child, delivered, clock: topic.clock };
+        let idle = Arc::clone(&self.producers);
+        let producer = RocketmqProducer { child, delivered, clock: topic.clock, idle };
         Ok(Box::new(producer))
     }
 
     fn consumer(&self, _plan: &LoadPlan, topic: &NewRun) -> Result<Box<dyn LoadConsumer>, BenchError> {
-        let (name_server, queues) = (self.target.bootstrap.clone(), topic.queues.to_string());
-        let arguments = ["consume".to_owned(), name_server, topic.name.clone(), queues];
-        Ok(Box::new(JavaConsumer { child: self.child(&arguments, "create a consumer")? }))
+        let open = format!("[\"open\",\"{}\",{}]", topic.name, topic.queues);
+        let child = self.child(&self.consumers, "consume", &open, "create a consumer")?;
+        let idle = Arc::clone(&self.consumers);
+        Ok(Box::new(RocketmqConsumer { consumer: Some(JavaConsumer { child }), idle }))
     }
 
     fn library(&self) -> String {
@@ -113,6 +128,7 @@ struct RocketmqProducer {
     child: JavaClient,
     delivered: Arc<Mutex<Delivered>>,
     clock: RunClock,
+    idle: Idle,
 }
 
 impl RocketmqProducer {
@@ -178,10 +194,38 @@ impl LoadProducer for RocketmqProducer {
 
     fn finish(mut self: Box<Self>) -> Result<Delivered, ClientError> {
         self.settle()?;
-        let RocketmqProducer { child, delivered, .. } = *self;
-        drop(child);
+        let RocketmqProducer { child, delivered, idle, .. } = *self;
+        lock(&idle).push(child);
         let delivered = Arc::into_inner(delivered).expect("nobody else holds it");
         Ok(delivered.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+/// RocketMQ's consumer; dropped, its child is idle again.
+struct RocketmqConsumer {
+    consumer: Option<JavaConsumer>,
+    idle: Idle,
+}
+
+impl LoadConsumer for RocketmqConsumer {
+    fn poll(&mut self, on_record: &mut dyn FnMut(u32, i64, &[u8])) -> Result<u64, String> {
+        self.consumer.as_mut().expect("it is taken only on drop").poll(on_record)
+    }
+}
+
+impl Drop for RocketmqConsumer {
+    fn drop(&mut self) {
+        let Some(JavaConsumer { mut child }) = self.consumer.take() else { return };
+        let deadline = Instant::now() + CLOSE_PATIENCE;
+        let mut told = child.say("[\"close\"]").and_then(|()| child.flush()).map(|()| Vec::new());
+        // What it read ahead comes first.
+        while told.as_ref().is_ok_and(|fields| fields.first().is_none_or(|kind| kind == "r")) {
+            told = child.hear(deadline.saturating_duration_since(Instant::now()));
+        }
+        // One that does not answer is ended with this.
+        if told.is_ok_and(|fields| fields == ["closed"]) {
+            lock(&self.idle).push(child);
+        }
     }
 }
 
@@ -226,7 +270,12 @@ impl JavaClient {
     pub(crate) fn start(class_path: &str, program: &str, arguments: &[String]) -> Result<JavaClient, ClientError> {
         let mut command = Command::new("java");
         command.args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=4", "-cp", class_path, program]);
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.args(arguments);
+        JavaClient::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Result<JavaClient, ClientError> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let failed = |error: std::io::Error| ClientError::Rocketmq(format!("cannot start java: {error}"));
         let mut child = command.spawn().map_err(failed)?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
@@ -295,6 +344,7 @@ fn fields(line: &str) -> Vec<String> {
 const LOAD_CLIENT: &str = "LoadClient";
 const POLL: Duration = Duration::from_millis(10);
 const POLL_RECORDS_MAXIMUM: u64 = 1_000;
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 /// The child is a virtual machine that has to start before its first answer.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -309,6 +359,22 @@ mod tests {
         assert_eq!(fields(r#"["ready"]"#), ["ready"]);
     }
 
+    /// Goal: a consumer's child serves the next block where it has closed the last one's topic, and no other time.
+    #[test]
+    fn a_consumer_that_has_closed_is_idle_again() {
+        let idle_after = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            let idle = Idle::default();
+            let consumer = Some(JavaConsumer { child: JavaClient::spawn(command).unwrap() });
+            drop(RocketmqConsumer { consumer, idle: Arc::clone(&idle) });
+            lock(&idle).len()
+        };
+        assert_eq!(idle_after(r#"read close; echo '["r",0,5,"bXFh"]'; echo '["closed"]'; read more"#), 1);
+        assert_eq!(idle_after(r#"read close; echo '["error","it broke"]'; read more"#), 0);
+        assert_eq!(idle_after("exit"), 0);
+    }
+
     #[test]
     fn a_producer_notes_runs_of_outcomes() {
         let (_, lines) = channel();
@@ -317,6 +383,7 @@ mod tests {
             child: JavaClient { child, input: None, lines },
             delivered: Arc::new(Mutex::new(Delivered::new(0, 2))),
             clock: RunClock::start(),
+            idle: Idle::default(),
         };
         for _ in 0..5 {
             producer.next_sequence(1);

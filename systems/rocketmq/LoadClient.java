@@ -3,12 +3,13 @@
  *
  *   admin   NAMESRV              in:  ["create",TOPIC,QUEUES]  ["delete",TOPIC]  ["ends",TOPIC,QUEUES]
  *                                out: ["ok"]  ["ends",END...]  ["error",TEXT]
- *   produce NAMESRV TOPIC RECORDS BYTES LINGER_MS
- *                                in:  ["s",QUEUE,SEQUENCE,BASE64]  ["f"]
+ *   produce NAMESRV              in:  ["open",TOPIC,RECORDS,BYTES,LINGER_MS]  ["s",QUEUE,SEQUENCE,BASE64]  ["f"]
  *                                out: ["ready"]  ["a",QUEUE,SEQUENCE,COUNT,OFFSET]  ["e",QUEUE,SEQUENCE,COUNT,TEXT]  ["f"]
- *   consume NAMESRV TOPIC QUEUES out: ["ready"]  ["r",QUEUE,OFFSET,BASE64]
+ *   consume NAMESRV              in:  ["open",TOPIC,QUEUES]  ["close"]
+ *                                out: ["ready"]  ["r",QUEUE,OFFSET,BASE64]  ["closed"]
  *
- * Each ends when its standard input does. A queue has one batch in flight at a time, because a RocketMQ broker keeps no
+ * Each ends when its standard input does; until then one topic can be opened after the other, by a producer after ["f"], so that
+ * the virtual machine is warm. A queue has one batch in flight at a time, because a RocketMQ broker keeps no
  * order among asynchronous sends; what arrives meanwhile becomes the next batch. No retries: an outcome is told as met.
  */
 import java.io.BufferedReader;
@@ -24,6 +25,8 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.Semaphore;
 import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
@@ -50,8 +53,8 @@ public final class LoadClient {
         try {
             switch (arguments[0]) {
                 case "admin" -> admin(arguments[1]);
-                case "produce" -> new Producer(arguments).run();
-                case "consume" -> consume(arguments[1], arguments[2], Integer.parseInt(arguments[3]));
+                case "produce" -> new Producer(arguments[1]).run();
+                case "consume" -> consume(arguments[1]);
                 default -> throw new IllegalArgumentException(arguments[0]);
             }
         } catch (Exception error) {
@@ -138,39 +141,53 @@ public final class LoadClient {
     }
 
     private static final class Producer {
-        private final String topic;
-        private final int batchRecords;
-        private final int batchBytes;
-        private final long lingerNanos;
+        private String topic;
+        private int batchRecords;
+        private int batchBytes;
+        private long lingerNanos;
+        private Thread ticker = new Thread();
         private final DefaultMQProducer producer = new DefaultMQProducer("mqassay-producer");
         private final Map<Integer, Lane> lanes = new HashMap<>();
         private final Semaphore room = new Semaphore(PENDING_RECORDS_MAXIMUM);
 
-        Producer(String[] arguments) throws Exception {
-            topic = arguments[2];
-            batchRecords = Integer.parseInt(arguments[3]);
-            batchBytes = Integer.parseInt(arguments[4]);
-            lingerNanos = Long.parseLong(arguments[5]) * 1_000_000;
-            producer.setNamesrvAddr(arguments[1]);
+        Producer(String nameServer) throws Exception {
+            producer.setNamesrvAddr(nameServer);
             producer.setInstanceName("producer-" + ProcessHandle.current().pid());
             producer.setRetryTimesWhenSendAsyncFailed(0);
             producer.start();
-            producer.fetchPublishMessageQueues(topic);
         }
 
-        void run() throws Exception {
-            tell("[\"ready\"]");
+        /** Nothing is in flight. */
+        private void open(String[] words) throws Exception {
+            ticker.interrupt();
+            ticker.join();
+            synchronized (lanes) {
+                lanes.clear();
+                topic = words[1];
+                batchRecords = Integer.parseInt(words[2]);
+                batchBytes = Integer.parseInt(words[3]);
+                lingerNanos = Long.parseLong(words[4]) * 1_000_000;
+            }
+            producer.fetchPublishMessageQueues(topic);
             if (lingerNanos > 0) {
-                Thread ticker = new Thread(this::tick, "linger");
+                ticker = new Thread(this::tick, "linger");
                 ticker.setDaemon(true);
                 ticker.start();
             }
+            tell("[\"ready\"]");
+        }
+
+        void run() throws Exception {
             for (String line = IN.readLine(); line != null; line = IN.readLine()) {
                 if (line.startsWith("[\"f")) {
                     flush();
                     continue;
                 }
                 String[] words = fields(line);
+                if (words[0].equals("open")) {
+                    open(words);
+                    continue;
+                }
                 room.acquire();
                 int queue = Integer.parseInt(words[1]);
                 byte[] body = Base64.getDecoder().decode(words[3]);
@@ -197,7 +214,7 @@ public final class LoadClient {
         }
 
         private void tick() {
-            while (true) {
+            while (!Thread.interrupted()) {
                 java.util.concurrent.locks.LockSupport.parkNanos(500_000);
                 synchronized (lanes) {
                     lanes.forEach((queue, lane) -> launch(queue, lane, false));
@@ -268,43 +285,54 @@ public final class LoadClient {
         }
     }
 
-    private static void consume(String nameServer, String topic, int queues) throws Exception {
+    private static void consume(String nameServer) throws Exception {
         DefaultLitePullConsumer consumer = new DefaultLitePullConsumer("mqassay-consumer");
         consumer.setNamesrvAddr(nameServer);
         consumer.setInstanceName("consumer-" + ProcessHandle.current().pid());
         consumer.setAutoCommit(false);
-        consumer.setPullThreadNums(Math.min(queues, 20));
         // Not by seek(): it interrupts the threads that pull, and one that is interrupted while it sends closes the channel
         // under all requests of the client.
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
         consumer.start();
-        List<MessageQueue> assigned = new ArrayList<>();
-        for (int queue = 0; queue < queues; queue++) {
-            assigned.add(new MessageQueue(topic, BROKER, queue));
-        }
-        consumer.assign(assigned);
-        Thread watcher = new Thread(LoadClient::exitWithInput, "watcher");
-        watcher.setDaemon(true);
-        watcher.start();
-        tell("[\"ready\"]");
+        BlockingQueue<String> commands = new LinkedBlockingQueue<>();
+        Thread listener = new Thread(() -> listen(commands), "commands");
+        listener.setDaemon(true);
+        listener.start();
         StringBuilder lines = new StringBuilder();
         while (true) {
-            lines.setLength(0);
-            for (MessageExt message : consumer.poll(100)) {
-                lines.append(lines.isEmpty() ? "[\"r\"," : "\n[\"r\",").append(message.getQueueId()).append(',');
-                lines.append(message.getQueueOffset()).append(",\"");
-                lines.append(Base64.getEncoder().encodeToString(message.getBody())).append("\"]");
+            List<MessageQueue> assigned = queuesOf(fields(commands.take()));
+            consumer.assign(assigned);
+            tell("[\"ready\"]");
+            while (commands.isEmpty()) {
+                lines.setLength(0);
+                for (MessageExt message : consumer.poll(100)) {
+                    lines.append(lines.isEmpty() ? "[\"r\"," : "\n[\"r\",").append(message.getQueueId()).append(',');
+                    lines.append(message.getQueueOffset()).append(",\"");
+                    lines.append(Base64.getEncoder().encodeToString(message.getBody())).append("\"]");
+                }
+                if (!lines.isEmpty()) {
+                    tell(lines);
+                }
             }
-            if (!lines.isEmpty()) {
-                tell(lines);
-            }
+            commands.take();
+            // There is no way to have nothing assigned; the next topic takes these queues' place.
+            consumer.pause(assigned);
+            tell("[\"closed\"]");
         }
     }
 
-    private static void exitWithInput() {
+    private static List<MessageQueue> queuesOf(String[] words) {
+        List<MessageQueue> queues = new ArrayList<>();
+        for (int queue = 0; queue < Integer.parseInt(words[2]); queue++) {
+            queues.add(new MessageQueue(words[1], BROKER, queue));
+        }
+        return queues;
+    }
+
+    private static void listen(BlockingQueue<String> commands) {
         try {
-            while (IN.read() >= 0) {
-                // Nothing is said to a consumer.
+            for (String line = IN.readLine(); line != null; line = IN.readLine()) {
+                commands.add(line);
             }
         } catch (IOException error) {
             System.err.println(error);
