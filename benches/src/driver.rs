@@ -241,6 +241,7 @@ pub(crate) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// How long what a producer holds may take to be acknowledged.
 pub(crate) const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
-/// How long a consumer that knows where the end is may see nothing before it gives up.
-const IDLE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a consumer that knows where the end is may see nothing before it gives up. RocketMQ looks only every 5 s at the pulls
+/// that it holds, and one that came in together with its message waits for that.
+const IDLE_PATIENCE: Duration = Duration::from_secs(15);
 const CHECK_INTERVAL_RECORDS: u64 = 64;

@@ -293,7 +293,7 @@ fn curve(system: &str, curve: &[(f64, i64)]) -> Sweep {
 
 fn asynchrony_on(system: System, gathered: &mut Gathered) -> Result<(), Failure> {
     let cluster = gathered.cluster(system)?;
-    let found = uses::asynchrony(&cluster, 6, Duration::from_secs(4)).map_err(failure)?;
+    let found = uses::asynchrony(&cluster, 12, Duration::from_secs(4)).map_err(failure)?;
     latencies("asynchrony/quick", system.name(), &found.quick, gathered);
     latencies("asynchrony/slow", system.name(), &found.slow, gathered);
     over("asynchrony/slow", system.name(), "quick", (&found.slow, &found.quick), gathered);
