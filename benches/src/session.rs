@@ -479,6 +479,8 @@ impl<'a> Session<'a> {
                 "This is a debug build: its figures, and those of a reference broker from it, mean little.".into(),
             );
         }
+        // What was measured warm comes first, and so gives charts their titles.
+        self.result.rows.sort_by_key(|row| row.metric.starts_with("cold_"));
         for (index, target) in self.systems.iter().enumerate() {
             let Some(reason) = self.dropped[index].clone() else { continue };
             self.result.left_out.push(LeftOut { left_out: target.name.clone(), reason: reason.clone() });

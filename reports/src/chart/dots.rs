@@ -109,7 +109,8 @@ fn draw(canvas: &mut Canvas, groups: &[Group], unit: &str) -> Result<(), ReportE
     let end = if highest > 0.0 { highest * 1.06 } else { 1.0 };
     let axis = Axis::new(Spread::Linear, (0.0, end), (left, right));
     let bottom = canvas.height - AXIS_FOOT;
-    for tick in axis.ticks(if is_narrow { 72.0 } else { 84.0 }) {
+    let written = number::quantity(highest, unit).chars().count() as f64 * 6.6 + 8.0;
+    for tick in axis.ticks(written.max(84.0)) {
         let x = axis.at(tick);
         canvas.line((x, 4.0), (x, bottom), if tick == 0.0 { Paint::Axis } else { Paint::Grid }, 1.0)?;
         let label = if tick == 0.0 { "0".to_owned() } else { number::quantity(tick, unit) };

@@ -123,6 +123,8 @@ pub(super) fn standing(trees: &[Tree]) -> String {
     }
 }
 
+/// Room for the longest name of a metric.
+const LABELS: f64 = 280.0;
 const HEAD: f64 = 30.0;
 const FOOT: f64 = 32.0;
 
@@ -136,7 +138,7 @@ fn height(rows: usize, width: f64) -> f64 {
 
 fn draw(canvas: &mut Canvas, trees: &[Tree], ends: (f64, f64)) -> Result<(), ReportError> {
     let is_narrow = canvas.is_narrow();
-    let (left, right) = if is_narrow { (4.0, canvas.width - 4.0) } else { (210.0, canvas.width - 150.0) };
+    let (left, right) = if is_narrow { (4.0, canvas.width - 4.0) } else { (LABELS, canvas.width - 150.0) };
     let axis = Axis::new(Spread::Logarithmic, ends, (left, right));
     let bottom = canvas.height - FOOT;
     for tick in axis.ticks(38.0) {
