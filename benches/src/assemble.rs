@@ -111,6 +111,11 @@ pub(crate) fn ratios(plan: &str, first: (&str, &[Sample]), second: (&str, &[Samp
     METRICS.iter().enumerate().filter(|(_, metric)| !OF_THE_CLIENT.contains(&metric.0)).filter_map(ratio).collect()
 }
 
+/// What was measured warm comes first, and so gives charts their titles.
+pub(crate) fn warm_first(rows: &mut [MetricRow]) {
+    rows.sort_by_key(|row| row.metric.starts_with("cold_"));
+}
+
 /// What these say is about the client, and a ratio of them would compare nothing.
 const OF_THE_CLIENT: &[&str] = &["records_per_batch", "schedule_lag_p99_ns", "client_headroom", "not_positive_samples"];
 

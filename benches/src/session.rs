@@ -442,7 +442,7 @@ impl<'a> Session<'a> {
         (self.progress)(Progress { done: self.blocks_done, total: self.blocks_total, text });
     }
 
-    /// Completes the manifest and the verdicts, and takes back figures that have no green verdict.
+    /// Completes the manifest, the remarks and the verdicts.
     fn finish(mut self, stolen: &str, hiccups: Option<Histogram<u64>>) -> BenchResult {
         let mut put = |name: String, value: String| self.result.manifest.insert(name, value);
         put("stolen time".to_owned(), stolen.to_owned());
@@ -479,14 +479,20 @@ impl<'a> Session<'a> {
                 "This is a debug build: its figures, and those of a reference broker from it, mean little.".into(),
             );
         }
-        // What was measured warm comes first, and so gives charts their titles.
-        self.result.rows.sort_by_key(|row| row.metric.starts_with("cold_"));
+        assemble::warm_first(&mut self.result.rows);
         for (index, target) in self.systems.iter().enumerate() {
             let Some(reason) = self.dropped[index].clone() else { continue };
             self.result.left_out.push(LeftOut { left_out: target.name.clone(), reason: reason.clone() });
             self.verdicts[index].verdict = self.verdicts[index].verdict.max(VerdictKind::Unknown);
             self.remark(format!("{} was left out from the first failure on: {reason}.", target.name));
         }
+        self.give_verdicts();
+        (self.progress)(Progress { done: self.blocks_total, total: self.blocks_total, text: "done".to_owned() });
+        self.result
+    }
+
+    /// The verdicts; figures without a green one are taken back.
+    fn give_verdicts(&mut self) {
         // What a crash lost or repeated is just what such a plan is to show.
         let is_crash = self.plan.availability.is_some();
         for (target, tally) in self.systems.iter().zip(self.verdicts.clone()) {
@@ -511,8 +517,6 @@ impl<'a> Session<'a> {
                 durability: format!("{} (asserted, not probed)", target.durability),
             });
         }
-        (self.progress)(Progress { done: self.blocks_total, total: self.blocks_total, text: "done".to_owned() });
-        self.result
     }
 
     fn throughput_load(&self, load: Throughput) -> Unthrottled {
